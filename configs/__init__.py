@@ -1,0 +1,1 @@
+"""Example configurations: one short file per experiment."""

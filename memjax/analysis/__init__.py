@@ -1,0 +1,1 @@
+"""Per-example quantities: pure functions of (logits_fn, params, images, labels)."""

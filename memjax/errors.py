@@ -1,0 +1,8 @@
+"""The errors that a user can mend."""
+
+
+class InputError(ValueError):
+    """Bad input: one line that names the field, its value, and what is allowed.
+
+    The entry points print this line and exit with code 2, with nothing written.
+    """

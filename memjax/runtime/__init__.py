@@ -1,0 +1,1 @@
+"""Devices, checkpoints, metrics and the run folder."""

@@ -1,0 +1,55 @@
+"""Package metadata; tool settings are in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "memjax/__init__.py").read_text()).group(1)
+
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    "ipykernel>=6.29",
+    "tensorboardX>=2.6",
+]
+
+setup(
+    name="memjax",
+    version=VERSION,
+    description="The laboratory for memorization in deep networks, in JAX",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["memjax", "memjax.*"]), "memjax.configs"],
+    # The configs lie at the top for people to read, and travel inside the wheel.
+    package_dir={"memjax.configs": "configs"},
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.30",
+        "tensorflow-datasets>=4.9.9",
+        "importlib_resources>=6",  # tensorflow-datasets imports it without requiring it
+        "pillow>=10",  # decodes the images of tensorflow-datasets
+        "ml-collections>=1.0",
+        "absl-py>=2.1",
+        "etils[epath]>=1.9",
+        "numpy>=2.0",
+        "pandas>=2.2",
+        "pyarrow>=17",
+        "matplotlib>=3.9",
+        "rich>=13.7",
+        "scikit-learn>=1.5",
+    ],
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.14", "mypy>=1.15", "pandas-stubs"],
+        "tensorboard": ["tensorboardX>=2.6"],
+        "prepare": ["tensorflow>=2.18"],
+    },
+)
