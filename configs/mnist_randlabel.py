@@ -1,0 +1,7 @@
+"""Random labels (the paper's randY) on MNIST: the paper's 4096-4096 MLP."""
+
+from memjax import presets
+
+
+def get_config(variant=""):
+    return presets.corrupted(presets.mnist_mlp(variant), "random_labels")

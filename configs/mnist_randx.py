@@ -1,0 +1,7 @@
+"""Gaussian inputs (the paper's randX) on MNIST: the paper's 4096-4096 MLP."""
+
+from memjax import presets
+
+
+def get_config(variant=""):
+    return presets.corrupted(presets.mnist_mlp(variant), "random_inputs")

@@ -1,0 +1,323 @@
+"""The configuration: every field, its default, its range; checked as a whole, then frozen.
+
+Defaults that the paper (Arpit et al. 2017) does not state are marked `[not in the paper]`.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import ml_collections
+
+from memjax.errors import InputError
+
+SOURCES = ("tfds", "digits", "npz")
+STANDARDIZE = ("none", "scalar", "channel")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")
+SCHEDULES = ("constant", "step", "cosine")
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
+def _field(default: Any, check: Callable[[Any], bool], allowed: str) -> Any:
+    return dataclasses.field(default=default, metadata={"check": check, "allowed": allowed})
+
+
+def _integer(default: int, low: int) -> Any:
+    return _field(default, lambda v: v >= low, f"an integer of at least {low}")
+
+
+def _number(default: float, low: float = -math.inf, high: float = math.inf, open_low=False) -> Any:
+    bounds = f"{'(' if open_low else '['}{low:g}, {high:g}{']' if high < math.inf else ')'}"
+
+    def check(value: float) -> bool:
+        return math.isfinite(value) and low <= value <= high and not (open_low and value == low)
+
+    return _field(default, check, f"a finite number in {bounds}")
+
+
+def _choice(default: str, options: Iterable[str]) -> Any:
+    options = tuple(options)
+    return dataclasses.field(default=default, metadata={"options": options})
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Where the examples come from."""
+
+    source: str = _choice("digits", SOURCES)
+    name: str = "digits"  # the builder's name, for source tfds
+    path: str = ""  # the file, for source npz
+    data_dir: str = ""  # where tfds keeps its data; empty: its default, ~/tensorflow_datasets
+    num_train: int = _integer(0, 0)  # 0: all
+    num_validation: int = _integer(-1, -1)  # -1: all; 0: none [split not in the paper]
+    classes: tuple[int, ...] = ()  # a subset of the classes, relabelled in this order; (): all
+    image_size: int = _integer(0, 0)  # height and width after downscaling; 0: as stored
+    # Moments of the training data, taken off before the network. [not in the paper]
+    standardize: str = _choice("scalar", STANDARDIZE)
+    seed: int = _integer(0, 0)  # draws the examples when fewer than all are asked for
+    cache_dir: str = ""  # decoded arrays; empty: $MEMJAX_CACHE or ~/.cache/memjax
+
+
+@dataclasses.dataclass(frozen=True)
+class Corruption:
+    """What is done to the training examples; kinds are listed in memjax.data.corruption."""
+
+    kind: str = "none"  # one kind, or several joined with "+"
+    fraction: float = _number(1.0, 0.0, 1.0)  # the paper: 1 unless a level is given
+    seed: int = _integer(0, 0)
+    transition: tuple[tuple[float, ...], ...] = ()  # [classes classes], for label_transition
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The network: a registered name or `package.module:Class`, and its own fields."""
+
+    name: str = "mlp"
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Regularizer:
+    """The regularisers of the paper's figure 10; 0 switches one off."""
+
+    dropout: float = _number(0.0, 0.0, 0.99)
+    input_dropout: float = _number(0.0, 0.0, 0.99)
+    input_noise: float = _number(0.0, 0.0)  # standard deviation, on standardised inputs
+    hidden_noise: float = _number(0.0, 0.0)  # standard deviation, on hidden activations
+    weight_decay: float = _number(0.0, 0.0)  # of every parameter, added to its gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """The optimiser, by its optax name, and its learning rate over time."""
+
+    name: str = _choice("sgd", OPTIMIZERS)
+    learning_rate: float = _number(0.01, 0.0, open_low=True)
+    momentum: float = _number(0.0, 0.0, 1.0)  # sgd and rmsprop
+    nesterov: bool = False
+    schedule: str = _choice("constant", SCHEDULES)
+    decay_epochs: float = _number(15.0, 0.0, open_low=True)  # schedule step: times decay_factor
+    decay_factor: float = _number(0.5, 0.0, 1.0)  # every decay_epochs
+    warmup_epochs: float = _number(0.0, 0.0)  # linear from 0, before any schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """How long, and in what batches."""
+
+    batch_size: int = _integer(128, 1)  # [not in the paper]
+    num_epochs: int = _integer(100, 1)
+    # Stop when every member has this accuracy on its training examples; 0: never.
+    stop_at_train_accuracy: float = _number(0.0, 0.0, 1.0)
+    log_every_epochs: int = _integer(1, 1)
+    compute_dtype: str = _choice("float32", COMPUTE_DTYPES)  # parameters stay float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Members trained side by side; member m is the run whose seed is `seed + m`."""
+
+    size: int = _integer(1, 1)
+    # Each member trains on its own random subset of this size (Feldman and Zhang 2020).
+    subset_fraction: float = _number(1.0, 0.0, 1.0, open_low=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """When the state is saved: dense early, sparse late."""
+
+    powers_of_two: bool = True  # steps 0, 1, 2, 4, 8, ... within the first `every_epochs` epochs
+    every_epochs: int = _integer(10, 0)  # and each k epochs, and the last step; 0: only the last
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What changes no result."""
+
+    num_devices: int = _integer(0, 0)  # 0: all
+    member_devices: int = _integer(0, 0)  # mesh size along `member`; 0: as many as divide the size
+    members_per_chunk: int = _integer(0, 0)  # members trained side by side on a device; 0: by size
+    steps_per_dispatch: int = _integer(0, 0)  # 0: about a second's worth
+    evaluation_batch_size: int = _integer(1000, 1)
+    tensorboard: bool = False
+    progress: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole, checked configuration. Hashable by `science_hash`."""
+
+    seed: int = _integer(0, 0)
+    dataset: Dataset = Dataset()
+    corruption: Corruption = Corruption()
+    model: Model = dataclasses.field(default_factory=Model)
+    regularizer: Regularizer = Regularizer()
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+    ensemble: Ensemble = Ensemble()
+    checkpoint: Checkpoint = Checkpoint()
+    run: Run = Run()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns plain dicts and lists, as they stand in config.json."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def science(self) -> dict[str, Any]:
+        """Returns the fields that can change a result, flat: {"train.batch_size": 128, ...}."""
+        flat = flatten(self.as_dict())
+        return {k: v for k, v in flat.items() if not _changes_no_result(k)}
+
+    def science_hash(self) -> str:
+        """Returns 16 hex digits that differ when a science field does."""
+        text = json.dumps(self.science(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _changes_no_result(name: str) -> bool:
+    return name.startswith("run.") or name in ("dataset.data_dir", "dataset.cache_dir")
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a nested dict as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Returns all defaults as a ConfigDict, for `get_config` files to change.
+
+    Example:
+      >>> config = default_config()
+      >>> config.corruption.kind = "random_labels"
+      >>> resolve(config).corruption.kind
+      'random_labels'
+    """
+    values = dataclasses.asdict(Config())
+    values["model"] = ml_collections.ConfigDict({"name": Model().name})
+    return ml_collections.ConfigDict(values)
+
+
+def resolve(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Config:
+    """Checks a whole configuration and freezes it.
+
+    Args:
+      config: sections and fields as in `default_config`; what is left out gets its default.
+
+    Returns:
+      A frozen Config.
+
+    Raises:
+      InputError: for the first field that is unknown, of another type, or out of range.
+    """
+    values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    sections: dict[str, Any] = {}
+    known = {f.name: f for f in dataclasses.fields(Config)}
+    for name, value in values.items():
+        _require_known(name, known, "config")
+        default = getattr(Config(), name)
+        if name == "model":
+            sections[name] = _resolve_model(value)
+        elif dataclasses.is_dataclass(default):
+            sections[name] = _resolve_section(name, type(default), value)
+        else:
+            sections[name] = _checked(f"config.{name}", known[name], value, type(default))
+    return _check_together(Config(**sections))
+
+
+def _resolve_section(section: str, cls: type, values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        raise InputError(f"config.{section}={values!r}: must be a section with fields")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    resolved = {}
+    for name, value in values.items():
+        _require_known(name, fields, f"config.{section}")
+        default = getattr(cls(), name)
+        resolved[name] = _checked(f"config.{section}.{name}", fields[name], value, type(default))
+    return cls(**resolved)
+
+
+def _resolve_model(values: Any) -> Model:
+    if not isinstance(values, Mapping) or not isinstance(values.get("name", ""), str):
+        raise InputError(f"config.model={values!r}: must be a section with a name and fields")
+    fields = dict(values)
+    name = fields.pop("name", Model().name)
+    fields |= fields.pop("fields", {})  # the form of config.json
+    freeze = {k: _frozen(v) for k, v in fields.items()}
+    return Model(name=name, fields=freeze)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _checked(name: str, field: dataclasses.Field, value: Any, kind: type) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is tuple and isinstance(value, list | tuple):
+        value = _frozen(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{name}={value!r}: must be of type {kind.__name__}")
+    options = field.metadata.get("options")
+    if options and value not in options:
+        raise InputError(f"{name}={value!r}: {nearest(value, options)}")
+    check = field.metadata.get("check")
+    if check and not check(value):
+        raise InputError(f"{name}={value!r}: must be {field.metadata['allowed']}")
+    return value
+
+
+def _require_known(name: str, known: Iterable[str], where: str) -> None:
+    if name not in known:
+        raise InputError(f"{where}.{name}: unknown field; {nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns what to say of an unknown name: the nearest known one, or all of them.
+
+    Example:
+      >>> nearest("sdg", ["sgd", "adam"])
+      'did you mean sgd? allowed: sgd, adam'
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f"did you mean {close[0]}? " if close else ""
+    return f"{guess}allowed: {', '.join(known)}"
+
+
+def _check_together(config: Config) -> Config:
+    from memjax.data.corruption import CORRUPTION_KINDS
+
+    for kind in config.corruption.kind.split("+"):
+        if kind not in CORRUPTION_KINDS:
+            raise InputError(
+                f"config.corruption.kind={config.corruption.kind!r}: "
+                f"{nearest(kind, CORRUPTION_KINDS)} (or several joined with +)"
+            )
+    if config.dataset.source == "npz" and not config.dataset.path:
+        raise InputError("config.dataset.path='': source npz needs the path of a .npz file")
+    if config.run.member_devices and config.ensemble.size % config.run.member_devices:
+        raise InputError(
+            f"config.run.member_devices={config.run.member_devices}: must divide "
+            f"config.ensemble.size={config.ensemble.size}"
+        )
+    if any(c < 0 for c in config.dataset.classes) or len(set(config.dataset.classes)) < len(
+        config.dataset.classes
+    ):
+        raise InputError(
+            f"config.dataset.classes={config.dataset.classes}: must be different classes from 0 up"
+        )
+    if "unique_labels" in config.corruption.kind and config.dataset.num_validation != 0:
+        raise InputError(
+            f"config.dataset.num_validation={config.dataset.num_validation}: must be 0 with "
+            "unique_labels, for no validation example has a class that was trained on"
+        )
+    return config
