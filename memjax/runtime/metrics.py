@@ -1,0 +1,96 @@
+"""metrics.jsonl: one line a log step, without a hole or a doubled line after any interruption."""
+
+import json
+import math
+import os
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from memjax.runtime.workdir import write_atomically
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and lists as JSON has them: what is not finite, or not defined, is null."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
+    """Returns the whole lines of a metrics.jsonl, oldest first; empty if it is not there."""
+    path = epath.Path(path)
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break  # torn by a kill while it was written: the run writes it again
+    return rows
+
+
+class MetricsLog:
+    """Appends lines; those of steps after the one resumed from are dropped when it opens.
+
+    Attributes:
+      rows: the lines so far.
+    """
+
+    def __init__(self, workdir: epath.PathLike, resume_step: int, tensorboard: bool = False):
+        self._path = epath.Path(workdir) / "metrics.jsonl"
+        self.rows = [row for row in read_metrics(self._path) if row["step"] <= resume_step]
+        self._rewrite()
+        self._tensorboard = TensorBoard(workdir, resume_step) if tensorboard else None
+
+    def _rewrite(self) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_atomically(self._path, lambda name: epath.Path(name).write_text(text))
+
+    def append(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Writes one line to disk and returns it as it was written."""
+        row = {name: _plain(value) for name, value in row.items()}
+        self.rows.append(row)
+        if "://" in os.fspath(self._path):
+            self._rewrite()  # objects have no append
+        else:
+            with open(self._path, "a") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        if self._tensorboard:
+            self._tensorboard.write(row)
+        return row
+
+    def close(self) -> None:
+        """Closes the TensorBoard file, if there is one."""
+        if self._tensorboard:
+            self._tensorboard.close()
+
+
+class TensorBoard:
+    """The same numbers as TensorBoard scalars, without TensorFlow."""
+
+    def __init__(self, workdir: epath.PathLike, resume_step: int):
+        from tensorboardX import SummaryWriter
+
+        folder = epath.Path(workdir) / "tensorboard"
+        self._writer = SummaryWriter(os.fspath(folder), purge_step=resume_step + 1)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Writes each number of a line; for several members, their mean."""
+        for name, value in row.items():
+            known = [v for v in np.atleast_1d(value).tolist() if v is not None]
+            if known and name not in ("step", "epoch"):
+                self._writer.add_scalar(name, float(np.mean(known)), row["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()

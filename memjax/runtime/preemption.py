@@ -1,0 +1,41 @@
+"""SIGTERM and Ctrl-C: ask a running loop to save and stop, instead of ending it."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+
+class StopRequest:
+    """Which signal came, if any.
+
+    Attributes:
+      signal_number: 0 while none has.
+    """
+
+    signal_number = 0
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports of a process ended by this signal: 143 for SIGTERM."""
+        return 128 + self.signal_number
+
+
+@contextlib.contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Gives a StopRequest that is set by the first SIGTERM or SIGINT; a second one acts at once."""
+    request = StopRequest()
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {}
+
+    def note(number: int, frame: object) -> None:
+        request.signal_number = number
+        for kind in kinds:
+            signal.signal(kind, before[kind])
+
+    for kind in kinds:
+        before[kind] = signal.signal(kind, note)
+    try:
+        yield request
+    finally:
+        for kind in kinds:
+            signal.signal(kind, before[kind])

@@ -1,0 +1,123 @@
+"""One step of training, for one network: a pure function (state, batch, key) -> (state, metrics)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from memjax.analysis.losses import softmax_cross_entropy
+from memjax.training.regularizers import Regularizers, apply_input_regularizers
+from memjax.training.state import TrainState
+
+
+class Batch(NamedTuple):
+    """The examples of one step.
+
+    Attributes:
+      images: [batch height width channels], as stored: uint8, or float32 in [0, 1].
+      labels: int32 [batch].
+      mask: bool [batch], False where a row is padding; None when no row is.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mask: jax.Array | None = None
+
+
+class Network(NamedTuple):
+    """A model and what stands between it and stored pixels.
+
+    Attributes:
+      model: a flax module, called as `model(images, train, mask)` on standardised images.
+      mean: taken off the pixels, scalar or [channels], in [0, 1] units.
+      std: the pixels are divided by it, likewise.
+      regularizers: strengths; the model has its own copy of the hidden ones.
+      compute_dtype: of the forward and backward pass; parameters stay float32.
+    """
+
+    model: nn.Module
+    mean: Any = 0.0
+    std: Any = 1.0
+    regularizers: Regularizers = Regularizers()
+    compute_dtype: Any = jnp.float32
+
+
+def unit_pixels(images: jax.Array) -> jax.Array:
+    """Returns stored images as float32, uint8 scaled to [0, 1]."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 255
+    return images
+
+
+def standardize(network: Network, images: jax.Array) -> jax.Array:
+    """Returns images in the units that the model sees.
+
+    Args:
+      network: with the moments of the training data.
+      images: [n height width channels], float32 in [0, 1].
+    """
+    shape = (1,) * (images.ndim - 1) + (-1,)
+    mean, std = (
+        jnp.reshape(jnp.asarray(m, jnp.float32), shape) for m in (network.mean, network.std)
+    )
+    return (images - mean) / std
+
+
+def make_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns `logits_fn(params, images) -> logits`, the network in inference mode.
+
+    params: flax variables, the running statistics of BatchNorm too (their gradient is zero);
+    images: [n height width channels], float32 in [0, 1]; logits: float32 [n classes].
+    """
+
+    def logits_fn(params: Any, images: jax.Array) -> jax.Array:
+        trained = params["params"]
+        frozen = {k: jax.lax.stop_gradient(v) for k, v in params.items() if k != "params"}
+        return network.model.apply(
+            {"params": trained, **frozen}, standardize(network, images), train=False
+        )
+
+    return logits_fn
+
+
+def make_train_step(network: Network, optimizer: optax.GradientTransformation):
+    """Returns the pure function `train_step(state, batch, key) -> (state, metrics)`.
+
+    state: TrainState of one network; batch: Batch; key: the step's own key.
+    metrics: {"loss": mean over the real examples, before the update, in training mode}.
+    """
+
+    def forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
+        input_key, dropout_key, noise_key = jax.random.split(key, 3)
+        images = standardize(network, unit_pixels(batch.images))
+        images = apply_input_regularizers(input_key, images, network.regularizers)
+        if network.compute_dtype != jnp.float32:
+            images = images.astype(network.compute_dtype)
+            trained = jax.tree.map(lambda leaf: leaf.astype(network.compute_dtype), trained)
+        logits, changed = network.model.apply(
+            {"params": trained, **frozen},
+            images,
+            train=True,
+            mask=batch.mask,
+            rngs={"dropout": dropout_key, "noise": noise_key},
+            mutable=list(frozen),
+        )
+        losses = jax.vmap(softmax_cross_entropy)(logits.astype(jnp.float32), batch.labels)
+        if batch.mask is None:
+            return jnp.mean(losses), changed
+        return jnp.sum(losses, where=batch.mask) / jnp.sum(batch.mask), changed
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array):
+        trained = state.params["params"]
+        frozen = {k: v for k, v in state.params.items() if k != "params"}
+        (loss, changed), grads = jax.value_and_grad(forward, has_aux=True)(
+            trained, frozen, batch, key
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        params = {"params": optax.apply_updates(trained, updates), **changed}
+        return TrainState(params, opt_state), {"loss": loss}
+
+    return train_step
