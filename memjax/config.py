@@ -171,6 +171,10 @@ class Config:
         flat = flatten(self.as_dict())
         return {k: v for k, v in flat.items() if not _changes_no_result(k)}
 
+    def without_science(self) -> dict[str, Any]:
+        """Returns the fields that change no result, flat: {"run.num_devices": 0, ...}."""
+        return {k: v for k, v in flatten(self.as_dict()).items() if _changes_no_result(k)}
+
     def science_hash(self) -> str:
         """Returns 16 hex digits that differ when a science field does."""
         text = json.dumps(self.science(), sort_keys=True)
@@ -190,6 +194,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the nested dict of which `flatten` gives `flat`."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *sections, field = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[field] = value
+    return tree
 
 
 def default_config() -> ml_collections.ConfigDict:

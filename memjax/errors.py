@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The entry points print this line and exit with code 2, with nothing written.
     """
+
+
+class Diverged(RuntimeError):
+    """The loss, or a parameter, is no longer finite; the entry points exit with code 3."""

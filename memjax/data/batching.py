@@ -15,7 +15,7 @@ class Batches(NamedTuple):
     Attributes:
       num_examples: examples of one member's epoch.
       batch_size: real examples of a full batch.
-      padded_size: rows of every batch, at least batch_size: a multiple of the devices that share it.
+      padded_size: rows of every batch: batch_size, up to a multiple of the devices that share it.
     """
 
     num_examples: int

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.data.batching import Batches, batch_rows, epoch_order
+from memjax.runtime.mesh import data_devices, replicated
 from memjax.training.members import map_members, shard_members, split_batch
 from memjax.training.state import TrainState, member_keys
 from memjax.training.step import Batch, Network, make_logits_fn, make_train_step, unit_pixels
@@ -84,36 +85,48 @@ def make_train_program(
 
 
 def make_evaluation_program(
-    network: Network, mesh: Mesh, batch_size: int
-) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Returns the jitted `evaluate(params, images, labels)`.
+    network: Network, mesh: Mesh, batch_size: int, members_per_chunk: int
+) -> Callable[..., dict[str, jax.Array]]:
+    """Returns the jitted `evaluate(params, subsets, data, is_corrupted)`.
 
-    params: flax variables with a leading member axis; images: [n height width channels] as
-    stored; labels: int32 [n].
-    It returns losses: float32 [members n] in nats, and correct: bool [members n], in inference
-    mode. `batch_size` examples at a time; it changes memory and speed, not the result.
+    params: flax variables with a leading member axis; subsets: int32 [members subset_size], the
+    rows of `data` that count for each member; data: DeviceData; is_corrupted: bool [n].
+    It returns float32 [members]: loss (mean, in nats), accuracy, clean_accuracy and
+    corrupted_accuracy (nan where there are no such examples), all in inference mode. `batch_size`
+    examples are evaluated at a time; that changes memory and speed only.
     """
     logits_fn = make_logits_fn(network)
 
-    def evaluate_member(params, images, labels):
-        def evaluate_batch(batch):
-            stored, batch_labels = split_batch(mesh, batch)
-            logits = logits_fn(params, unit_pixels(stored))
-            losses = jax.vmap(softmax_cross_entropy)(logits, batch_labels)
-            return losses, jnp.argmax(logits, axis=-1) == batch_labels
+    def evaluate_batch(params, data):
+        data = split_batch(mesh, data)
+        logits = logits_fn(params, unit_pixels(data.images))
+        losses = jax.vmap(softmax_cross_entropy)(logits, data.labels)
+        return losses, jnp.argmax(logits, axis=-1) == data.labels
 
-        num_examples = labels.shape[0]
-        size = min(batch_size, num_examples)
-        size = -(-size // mesh.shape["data"]) * mesh.shape["data"]
-        count = -(-num_examples // size)
-        index = jnp.minimum(jnp.arange(count * size), num_examples - 1).reshape(count, size)
-        losses, correct = jax.lax.map(lambda i: evaluate_batch((images[i], labels[i])), index)
-        return losses.reshape(-1)[:num_examples], correct.reshape(-1)[:num_examples]
+    def evaluate_member(params, subset, data, is_corrupted):
+        num_examples = data.labels.shape[0]
+        size = -(-min(batch_size, num_examples) // data_devices(mesh)) * data_devices(mesh)
+        num_batches = -(-num_examples // size)
+        rows = jnp.minimum(jnp.arange(num_batches * size), num_examples - 1)
+        losses, correct = jax.lax.map(
+            lambda index: evaluate_batch(params, jax.tree.map(lambda leaf: leaf[index], data)),
+            rows.reshape(num_batches, size),
+        )
+        losses = losses.reshape(-1)[subset]
+        correct = correct.reshape(-1)[subset]
+        is_corrupted = is_corrupted[subset]
+        return {
+            "loss": jnp.mean(losses),
+            "accuracy": jnp.mean(correct),
+            "clean_accuracy": jnp.mean(correct, where=~is_corrupted),
+            "corrupted_accuracy": jnp.mean(correct, where=is_corrupted),
+        }
 
-    def evaluate_members(params, images, labels):
-        def one(params):
-            return evaluate_member(params, images, labels)
+    def evaluate_members(params, subsets, data, is_corrupted):
+        def one(params, subset):
+            return evaluate_member(params, subset, data, is_corrupted)
 
-        return map_members(one, 1, params)
+        return map_members(one, members_per_chunk, params, subsets)
 
-    return jax.jit(shard_members(evaluate_members, mesh, num_mapped=1))
+    sharded = shard_members(evaluate_members, mesh, num_mapped=2)
+    return jax.jit(sharded, out_shardings=replicated(mesh))

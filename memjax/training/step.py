@@ -1,4 +1,4 @@
-"""One step of training, for one network: a pure function (state, batch, key) -> (state, metrics)."""
+"""One step of training of one network: a pure (state, batch, key) -> (state, metrics)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

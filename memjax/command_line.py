@@ -1,0 +1,146 @@
+"""What the entry points share: flags parsed with one-line errors, and exit codes.
+
+Exit codes: 0 done; 2 bad input, nothing written; 3 the loss was not finite; 143 stopped by
+SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so that --help is quick.
+"""
+
+import errno
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from memjax.errors import Diverged, InputError
+
+
+def find_config(path: str) -> str:
+    """Returns the path of a config file: as given, or among those that memjax ships.
+
+    Raises:
+      InputError: if there is none, with the nearest name.
+    """
+    from memjax.config import nearest
+
+    name, _, variant = path.partition(":")
+    shipped = config_folder()
+    for candidate in (pathlib.Path(name), shipped / pathlib.Path(name).name):
+        if candidate.is_file() and candidate.suffix == ".py":
+            return f"{candidate}:{variant}" if variant else str(candidate)
+    known = [f"configs/{found}" for found in config_names()]
+    raise InputError(f"--config={path}: no such config file; {nearest(name, known)}")
+
+
+def config_folder() -> pathlib.Path:
+    """Returns where the shipped configs lie: beside the checkout, or inside the wheel."""
+    beside = pathlib.Path(__file__).parent.parent / "configs"
+    if beside.is_dir():
+        return beside
+    spec = importlib.util.find_spec("memjax.configs")
+    if spec is None or not spec.submodule_search_locations:
+        return beside
+    return pathlib.Path(next(iter(spec.submodule_search_locations)))
+
+
+def config_names() -> list[str]:
+    """Returns the shipped config files."""
+    return sorted(p.name for p in config_folder().glob("*.py") if p.name != "__init__.py")
+
+
+def define_config_flag() -> None:
+    """Defines --config and its overrides (--config.train.batch_size=64)."""
+    config_flags.DEFINE_config_file("config", None, "The config file, FILE.py or FILE.py:quick.")
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the command line; a mistake is one line and exit code 2."""
+    argv = list(argv)
+    try:
+        for place, word in enumerate(argv):
+            flag, equals, value = word.partition("=")
+            if flag in ("--config", "-config"):
+                if equals:
+                    argv[place] = f"--config={find_config(value)}"
+                elif place + 1 < len(argv):
+                    argv[place + 1] = find_config(argv[place + 1])
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise InputError(f"{rest[1]!r}: not understood; every flag begins with --")
+        return rest
+    except InputError as error:
+        fail(error)
+    except Exception as error:  # a config file runs code of the user's
+        fail(InputError(_in_words(error)))
+
+
+def _in_words(error: Exception) -> str:
+    """Returns one line for whatever absl, ml_collections or a config file raised."""
+    cause: BaseException | None = error
+    while cause is not None:  # ml_collections wraps what get_config raises
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"--{error.flagname}: {_unknown_flag(error)}"
+    return text.removeprefix("flag ")
+
+
+def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
+    from memjax.config import nearest
+
+    name = error.flagname
+    if name.startswith("config."):
+        section, _, field = name.removeprefix("config.").rpartition(".")
+        config = flags.FLAGS["config"].value
+        if config is not None:
+            known = list(config.get(section, {}) if section else config)
+            return f"unknown field; {nearest(field, known)}" if known else "unknown section"
+    own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    return f"unknown flag; {nearest(name, [f'{flag.name}' for flag in own])}"
+
+
+def fail(error: Exception, code: int = 2) -> Any:
+    """Prints one line on stderr and exits."""
+    print(f"memjax: {error}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def required(name: str, example: str) -> Any:
+    """Returns a flag's value, or fails with an example of it."""
+    value = flags.FLAGS[name].value
+    if value is None:
+        fail(InputError(f"--{name} is missing; for example --{name}={example}"))
+    return value
+
+
+def run_entry_point(main: Callable[[], None]) -> None:
+    """Parses the flags and runs main, its errors as one line and an exit code."""
+
+    def guarded(argv: Sequence[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
+        try:
+            main()
+        except InputError as error:
+            fail(error)
+        except Diverged as error:
+            fail(error, code=3)
+        except Exception as error:
+            if _is_disk_full(error):
+                fail(OSError("no space left on the disk; what was saved before is kept"))
+            raise
+
+    app.run(guarded, flags_parser=parse)
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):  # tensorstore has no errno
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,230 @@
+"""The loop of a run: train to the next event, evaluate, log, save, and go on exactly after a kill.
+
+An event is a step at which something is logged or saved. At each one the metrics line is written
+before the checkpoint, so that a checkpoint's run folder always has the lines up to its step.
+"""
+
+import bisect
+import math
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from memjax.errors import Diverged
+from memjax.runtime.checkpoints import Checkpoints, checkpoint_steps, finite_and_checksum
+from memjax.runtime.mesh import over_members, replicated
+from memjax.runtime.metrics import MetricsLog
+from memjax.runtime.preemption import StopRequest
+from memjax.runtime.progress import Progress
+from memjax.training.program import DeviceData, make_evaluation_program, make_train_program
+from memjax.training.setup import Setup, abstract_states, init_states, member_subsets
+from memjax.training.state import TrainState
+
+SECONDS_PER_DISPATCH = 1.0  # long enough to cost nothing, short enough to stop at a signal
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation needs on the devices: a split's data, and which rows count."""
+
+    subsets: jax.Array
+    data: DeviceData
+    is_corrupted: jax.Array
+
+
+class Interrupted(Exception):
+    """A signal ended the run after a checkpoint at `step`."""
+
+    def __init__(self, step: int, exit_code: int):
+        super().__init__(f"stopped by a signal; step {step} is saved")
+        self.step, self.exit_code = step, exit_code
+
+
+def train(setup: Setup, workdir: epath.Path, stop: StopRequest) -> list[dict[str, Any]]:
+    """Trains to the end, from the newest checkpoint if there is one.
+
+    Args:
+      setup: from `prepare`.
+      workdir: the run folder, claimed by this process.
+      stop: asked after every dispatch.
+
+    Returns:
+      The lines of metrics.jsonl.
+
+    Raises:
+      Diverged: with the last good checkpoint kept.
+      Interrupted: when `stop` was set, after saving.
+    """
+    checkpoints = Checkpoints(workdir)
+    try:
+        restored = checkpoints.restore_newest(abstract_states(setup))
+        if restored is None:
+            step, states = 0, init_states(setup)
+        else:
+            step, states = restored.step, restored.state
+        log = MetricsLog(workdir, step if restored else -1, setup.config.run.tensorboard)
+        run = _Run(setup, checkpoints, log, step)
+        try:
+            run.to_the_end(states, step, stop)
+        finally:
+            run.progress.close()
+            log.close()
+    finally:
+        checkpoints.close()
+    return log.rows
+
+
+def event_steps(setup: Setup) -> tuple[list[int], list[int]]:
+    """Returns the steps that are logged and the steps that are saved, both ascending."""
+    config, per_epoch = setup.config, setup.batches.steps_per_epoch
+    logged = set(range(0, setup.num_steps + 1, config.train.log_every_epochs * per_epoch))
+    saved = checkpoint_steps(config.checkpoint, per_epoch, config.train.num_epochs)
+    return sorted(logged | {setup.num_steps}), saved
+
+
+def reached_accuracy(setup: Setup, row: dict[str, Any]) -> bool:
+    """Returns whether a metrics line ends the run early: every member learned its examples."""
+    wanted = setup.config.train.stop_at_train_accuracy
+    return wanted > 0 and bool(np.min(row["train_accuracy"]) >= wanted)
+
+
+class _Run:
+    """What stays the same from event to event."""
+
+    def __init__(self, setup: Setup, checkpoints: Checkpoints, log: MetricsLog, step: int):
+        self.setup, self.checkpoints, self.log = setup, checkpoints, log
+        self.logged, self.saved = event_steps(setup)
+        self.seconds_before = log.rows[-1]["wall_seconds"] if log.rows else 0.0
+        self.began = time.monotonic()
+        members = setup.config.ensemble.size
+        examples_per_step = members * setup.batches.num_examples / setup.batches.steps_per_epoch
+        self.progress = Progress(
+            setup.num_steps, step, examples_per_step, setup.config.run.progress
+        )
+        whole, split = replicated(setup.mesh), over_members(setup.mesh)
+        examples, validation = setup.examples, setup.dataset.validation
+        self.seeds = jax.device_put(setup.seeds, split)
+        self.training = Evaluation(
+            jax.device_put(member_subsets(setup), split),
+            jax.device_put(DeviceData(examples.images, examples.labels), whole),
+            jax.device_put(examples.is_corrupted, whole),
+        )
+        self.validation = None
+        if len(validation.labels):
+            rows = jnp.arange(len(validation.labels), dtype=jnp.int32)
+            self.validation = Evaluation(
+                jax.device_put(jnp.tile(rows, (members, 1)), split),
+                jax.device_put(DeviceData(validation.images, validation.labels), whole),
+                jax.device_put(np.zeros(len(validation.labels), bool), whole),
+            )
+        self.evaluate = make_evaluation_program(
+            setup.network,
+            setup.mesh,
+            setup.config.run.evaluation_batch_size,
+            setup.members_per_chunk,
+        )
+        self.train = make_train_program(
+            setup.network, setup.optimizer, setup.batches, setup.mesh, setup.members_per_chunk
+        )
+        self.steps_per_dispatch = setup.config.run.steps_per_dispatch
+
+    def to_the_end(self, states: TrainState, step: int, stop: StopRequest) -> None:
+        """Goes from event to event until the last step, the wanted accuracy, or a signal."""
+        with jax.set_mesh(self.setup.mesh):
+            while True:
+                finished = self._event(states, step)
+                if finished:
+                    return
+                target = self._next_event(step)
+                while step < target:
+                    states, step = self._dispatch(states, step, target)
+                    self.progress.update(step)
+                    if stop.signal_number and step < target:
+                        self._save(states, step)
+                        raise Interrupted(step, stop.exit_code)
+
+    def _next_event(self, step: int) -> int:
+        later = (events[bisect.bisect_right(events, step)] for events in (self.logged, self.saved))
+        return min(later)
+
+    def _dispatch(self, states: TrainState, step: int, target: int) -> tuple[TrainState, int]:
+        """Trains about a second's worth of steps, at most to `target`."""
+        size = min(self.steps_per_dispatch or 1, target - step)
+        began = time.monotonic()
+        states, first_bad = self.train(
+            states, self.seeds, self.training.subsets, self.training.data,
+            jnp.int32(step), jnp.int32(size),
+        )  # fmt: skip
+        self._check_finite(np.asarray(first_bad))
+        if not self.setup.config.run.steps_per_dispatch:
+            rate = size / (time.monotonic() - began)
+            self.steps_per_dispatch = max(1, math.floor(rate * SECONDS_PER_DISPATCH))
+        return states, step + size
+
+    def _check_finite(self, first_bad: np.ndarray) -> None:
+        if (first_bad >= 0).any():
+            step = first_bad[first_bad >= 0].min()
+            member = int(np.flatnonzero(first_bad == step)[0])
+            raise Diverged(
+                f"loss not finite at step {step}, member {member}; the last good checkpoint "
+                f"is kept (try a smaller config.optimizer.learning_rate)"
+            )
+
+    def _event(self, states: TrainState, step: int) -> bool:
+        """Logs and saves what is due at this step; returns whether the run ends here."""
+        is_last = step == self.setup.num_steps
+        if step in self.logged and not (self.log.rows and self.log.rows[-1]["step"] == step):
+            row = self.log.append(self._measure(states, step))
+            self.progress.log(row)
+        row = self.log.rows[-1]
+        is_last |= row["step"] == step and reached_accuracy(self.setup, row)
+        due = is_last or step in self.saved
+        if due and step not in self.checkpoints.steps():
+            self._save(states, step)
+            self._drop_unscheduled(step)
+        return is_last
+
+    def _measure(self, states: TrainState, step: int) -> dict[str, Any]:
+        found = {"train": self.evaluate(states.params, *self.training)}
+        if self.validation:
+            found["validation"] = self.evaluate(states.params, *self.validation)
+        values = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
+        train_values = values["train"]
+        nothing = np.full(self.setup.config.ensemble.size, np.nan)
+        validation_values = values.get("validation", {"loss": nothing, "accuracy": nothing})
+        row = {
+            "train_loss": train_values["loss"],
+            "train_accuracy": train_values["accuracy"],
+            "validation_loss": validation_values["loss"],
+            "validation_accuracy": validation_values["accuracy"],
+            "clean_accuracy": train_values["clean_accuracy"],
+            "corrupted_accuracy": train_values["corrupted_accuracy"],
+        }
+        if not np.isfinite(row["train_loss"]).all():
+            bad = np.where(np.isfinite(row["train_loss"]), -1, step)
+            self._check_finite(bad)
+        if self.setup.config.ensemble.size == 1:
+            row = {name: float(value[0]) for name, value in row.items()}
+        epoch = step / self.setup.batches.steps_per_epoch
+        seconds = self.seconds_before + time.monotonic() - self.began
+        return {"step": step, "epoch": epoch, **row, "wall_seconds": round(seconds, 3)}
+
+    def _save(self, states: TrainState, step: int) -> None:
+        finite, _ = finite_and_checksum(states)
+        if not finite:
+            raise Diverged(
+                f"a parameter is not finite at step {step}; the last good checkpoint is kept"
+            )
+        epoch = step / self.setup.batches.steps_per_epoch
+        self.checkpoints.save(step, states, {"step": step, "epoch": epoch})
+
+    def _drop_unscheduled(self, step: int) -> None:
+        """Deletes what a signal saved between events, once a later checkpoint is on disk."""
+        extra = [s for s in self.checkpoints.steps() if s < step and s not in self.saved]
+        if extra:
+            self.checkpoints.wait()
+            for old in extra:
+                self.checkpoints.delete(old)

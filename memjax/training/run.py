@@ -1,0 +1,144 @@
+"""One run from start to end: claim the folder, write what it is, train, sum up."""
+
+import os
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+import memjax
+from memjax.data.examples import examples_table
+from memjax.reporting.curves import draw_curves
+from memjax.runtime.preemption import stop_request
+from memjax.runtime.tables import write_table
+from memjax.runtime.workdir import (
+    check_same_run,
+    claim,
+    clear,
+    read_json,
+    write_atomically,
+    write_json,
+)
+from memjax.training.loop import train
+from memjax.training.setup import Setup, data_fingerprint
+
+EXAMPLE_COLUMNS = {
+    "split": "'train' or 'validation'",
+    "index": "position in the source's split",
+    "label": "the label trained on",
+    "true_label": "the label before corruption",
+    "is_corrupted": "whether the corruption touched this example",
+}
+
+
+def config_document(setup: Setup) -> dict[str, Any]:
+    """Returns what config.json holds: science fields apart from fields that change no result."""
+    moments = {
+        "mean": np.asarray(setup.network.mean).tolist(),
+        "std": np.asarray(setup.network.std).tolist(),
+    }
+    science = setup.config.science() | {"data.fingerprint": data_fingerprint(setup)}
+    return {
+        "memjax_version": memjax.__version__,
+        "science": science,
+        "run": setup.config.without_science(),
+        "derived": {
+            "num_train": len(setup.examples.labels),
+            "num_validation": len(setup.dataset.validation.labels),
+            "num_classes": setup.examples.num_classes,
+            "num_params": setup.num_params,
+            "steps_per_epoch": setup.batches.steps_per_epoch,
+            **moments,
+        },
+    }
+
+
+def describe_setup(setup: Setup) -> str:
+    """Returns the line that a run starts with."""
+    mesh, config = setup.mesh, setup.config
+    device = mesh.devices.flat[0]
+    axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    members = f", {config.ensemble.size} members" if config.ensemble.size > 1 else ""
+    corruption = config.corruption
+    kind = (
+        corruption.kind
+        if corruption.kind == "none"
+        else (f"{corruption.kind} {corruption.fraction:.0%}")
+    )
+    return (
+        f"memjax {memjax.__version__} | {mesh.size} {device.platform} device(s) ({axes}) | "
+        f"{setup.dataset.name}: {len(setup.examples.labels):,} training, "
+        f"{len(setup.dataset.validation.labels):,} validation examples, "
+        f"{setup.examples.num_classes} classes | corruption {kind} | "
+        f"{config.model.name}: {setup.num_params:,} parameters{members} | "
+        f"{setup.batches.steps_per_epoch} steps an epoch, {config.train.num_epochs} epochs"
+    )
+
+
+def run(setup: Setup, workdir: os.PathLike | str, overwrite: bool = False) -> dict[str, Any]:
+    """Trains a run in its folder, or finishes one that was interrupted.
+
+    Args:
+      setup: from `memjax.training.setup.prepare`.
+      workdir: the run folder; made if it is not there.
+      overwrite: deletes a run that is there instead of going on with it.
+
+    Returns:
+      The summary, as in summary.json.
+
+    Raises:
+      InputError: if the folder cannot be used; nothing is written then.
+      Diverged, Interrupted: see `memjax.training.loop.train`.
+    """
+    workdir = epath.Path(workdir)
+    document = config_document(setup)
+    if not overwrite:
+        check_same_run(workdir, document)
+    with claim(workdir), stop_request() as stop:
+        if overwrite:
+            clear(workdir)
+        if not check_same_run(workdir, document):
+            write_json(workdir / "config.json", document)
+        elif (workdir / "summary.json").exists():
+            return read_json(workdir / "summary.json")
+        table = examples_table(setup.dataset, setup.examples)
+        write_table(workdir / "examples.parquet", table, EXAMPLE_COLUMNS)
+        rows = train(setup, workdir, stop)
+        summary = summarize(setup, rows)
+        title = f"{setup.dataset.name}, {setup.config.corruption.kind}"
+        write_atomically(
+            workdir / "figures" / "curves.png", lambda path: draw_curves(rows, title, path)
+        )
+        write_json(workdir / "summary.json", summary)
+    return summary
+
+
+def summarize(setup: Setup, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the last metrics, the best validation accuracy, and the time to convergence.
+
+    `epochs_to_fit` is the first logged epoch with 100 % training accuracy, null for a member
+    that never had it. Where there are several members, values are lists over them.
+    """
+    last = dict(rows[-1])
+    frame = {
+        name: np.array([row[name] for row in rows], dtype=float).reshape(len(rows), -1)
+        for name in ("epoch", "train_accuracy", "validation_accuracy")
+    }
+    fitted = frame["train_accuracy"] >= 1.0
+    epochs = frame["epoch"][:, 0]
+    epochs_to_fit = [
+        float(epochs[np.argmax(member)]) if member.any() else None for member in fitted.T
+    ]
+    best: list[float | None] = [None] * fitted.shape[1]
+    if len(setup.dataset.validation.labels):
+        best = frame["validation_accuracy"].max(axis=0).tolist()
+    seconds = max(last["wall_seconds"], 1e-9)
+    seen = last["step"] * setup.batches.num_examples / setup.batches.steps_per_epoch
+    single = setup.config.ensemble.size == 1
+    return {
+        **last,
+        "best_validation_accuracy": best[0] if single else best,
+        "epochs_to_fit": epochs_to_fit[0] if single else epochs_to_fit,
+        "num_params": setup.num_params,
+        "examples_per_second": round(seen * setup.config.ensemble.size / seconds, 1),
+    }
