@@ -1,0 +1,215 @@
+"""The engine that searches the box around each image for a point of another class.
+
+One engine runs every search. A fixed number of slots each hold one unfinished example with its own
+step counter; a dispatch advances all slots on the device until a quarter of them is finished, and
+their slots then go to examples that wait. So the cost follows the unfinished examples, memory
+follows the slots, and there are only as many compiled sizes as halvings of the slots at the end.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memjax.analysis.lass_step import inner_box
+from memjax.errors import InputError
+
+LogitsFn = Callable[[Any, jax.Array], jax.Array]
+
+
+class Lass(NamedTuple):
+    """What a search found.
+
+    Attributes:
+      is_critical: [n] bool, whether a point of another predicted class was found.
+      adversarial: [n ...], that point; the last point searched where none was found.
+      num_steps: [n] int32, after how many steps it was found; all steps where none was.
+    """
+
+    is_critical: jax.Array
+    adversarial: jax.Array
+    num_steps: jax.Array
+
+
+class Problem(NamedTuple):
+    """What a search is about, per example: the image, its box, and the unmoved image's logits."""
+
+    images: jax.Array
+    lower: jax.Array
+    upper: jax.Array
+    logits: jax.Array
+
+
+class Attack(NamedTuple):
+    """One search, as two functions of one example; static, so they are module-level functions.
+
+    Attributes:
+      objective: (logits [classes], clean_logits [classes], step) -> scalar to ascend.
+      move: (key, settings, image, point, gradient, step, lower, upper) -> the next point.
+    """
+
+    objective: Callable
+    move: Callable
+
+
+class _Slots(NamedTuple):
+    points: jax.Array
+    is_found: jax.Array
+    is_finished: jax.Array
+    steps: jax.Array
+
+
+def take(tree: Any, index: jax.Array, sharding: jax.sharding.Sharding | None) -> Any:
+    """Gathers examples `index` [b] of every leaf; keeps the slots on all devices of the images."""
+    batch = jax.tree.map(lambda leaf: leaf.at[index].get(mode="clip"), tree)
+    return batch if sharding is None else jax.lax.with_sharding_constraint(batch, sharding)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("logits_fn", "attack", "sharding"), donate_argnames="slots"
+)
+def _advance(
+    logits_fn, attack, sharding, key, params, settings, problem, slots, index, max_steps, leave_at
+):
+    """Advances examples `index` [b] until at most `leave_at` of them are unfinished."""
+    num_examples = problem.images.shape[0]
+    image, lower, upper, clean_logits = take(problem, index, sharding)
+    batch = take(slots, index, sharding)
+    # An index past the end pads the batch: it is finished from the start and written nowhere.
+    batch = batch._replace(is_finished=batch.is_finished | (index >= num_examples))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    label = clean_logits.argmax(-1)
+
+    def total(points, steps):
+        logits = logits_fn(params, points)
+        return jax.vmap(attack.objective)(logits, clean_logits, steps).sum(), logits
+
+    def advance(batch):
+        gradient, logits = jax.grad(total, has_aux=True)(batch.points, batch.steps)
+        changed = (logits.argmax(-1) != label) & (batch.steps > 0) & ~batch.is_finished
+        is_finished = batch.is_finished | changed | (batch.steps >= max_steps)
+        moved = jax.vmap(attack.move, (0, None, 0, 0, 0, 0, 0, 0))(
+            keys, settings, image, batch.points, gradient, batch.steps, lower, upper
+        )
+        return _Slots(
+            points=jax.vmap(jnp.where)(is_finished, batch.points, moved),
+            is_found=batch.is_found | changed,
+            is_finished=is_finished,
+            steps=batch.steps + ~is_finished,
+        )
+
+    batch = jax.lax.while_loop(lambda batch: jnp.sum(~batch.is_finished) > leave_at, advance, batch)
+    slots = jax.tree.map(lambda whole, part: whole.at[index].set(part, mode="drop"), slots, batch)
+    return slots, batch.is_finished
+
+
+@functools.partial(jax.jit, static_argnames=("logits_fn", "sharding"))
+def _clean_logits(logits_fn, sharding, params, images, index):
+    return logits_fn(params, take(images, index, sharding))
+
+
+def slot_sharding(images: jax.Array) -> tuple[jax.sharding.Sharding | None, int]:
+    """Returns how a batch of examples is laid out, as `images` are, and over how many shards."""
+    sharding = images.sharding
+    if not isinstance(sharding, jax.sharding.NamedSharding) or not sharding.spec:
+        return None, 1
+    axis = jax.sharding.NamedSharding(sharding.mesh, jax.P(sharding.spec[0]))
+    return axis, images.shape[0] // axis.shard_shape((images.shape[0],))[0]
+
+
+def padded_batches(
+    candidates: np.ndarray, num_examples: int, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Yields `candidates` in batches of one size; the last is padded with `num_examples`."""
+    for start in range(0, candidates.size, batch_size):
+        batch = candidates[start : start + batch_size]
+        yield np.pad(batch, (0, batch_size - batch.size), constant_values=num_examples)
+
+
+def round_up(size: int, multiple: int) -> int:
+    """Returns the smallest multiple of `multiple` that is at least `size`."""
+    return -(-size // multiple) * multiple
+
+
+def make_problem(
+    logits_fn: LogitsFn,
+    params: Any,
+    images: jax.Array,
+    radius: float,
+    clip: tuple[float, float] | None,
+    microbatch_size: int,
+) -> Problem:
+    """Checks the arguments; returns the problem that the searches of one radius share."""
+    check_inputs(images, radius, clip, microbatch_size)
+    num_examples = images.shape[0]
+    sharding, shards = slot_sharding(images)
+    size = round_up(min(microbatch_size, num_examples), shards)
+    batches = padded_batches(np.arange(num_examples, dtype=np.int32), num_examples, size)
+    logits = [_clean_logits(logits_fn, sharding, params, images, index) for index in batches]
+    lower, upper = jax.jit(inner_box)(images, _round_down(radius, images.dtype), clip)
+    return Problem(images, lower, upper, jnp.concatenate(logits)[:num_examples])
+
+
+def check_inputs(images, radius, clip, microbatch_size) -> None:
+    """Raises InputError, with one clear line, where an argument is of no use."""
+    if not jnp.issubdtype(images.dtype, jnp.floating) or images.ndim < 2 or images.size == 0:
+        raise InputError(f"images: {images.dtype}{images.shape}, must be float [n ...], not empty")
+    if not (np.isfinite(radius) and radius >= 0):
+        raise InputError(f"radius: {radius}, must be finite and at least 0")
+    if microbatch_size < 1:
+        raise InputError(f"microbatch_size: {microbatch_size}, must be at least 1")
+    if clip is not None and not bool(((images >= clip[0]) & (images <= clip[1])).all()):
+        raise InputError(f"clip: {clip}, every pixel of images must lie within it")
+
+
+def _round_down(radius: float, dtype: Any) -> np.ndarray:
+    rounded = np.asarray(radius).astype(dtype)
+    return np.nextafter(rounded, np.zeros_like(rounded)) if rounded > radius else rounded
+
+
+def run_attack(
+    key: jax.Array,
+    attack: Attack,
+    logits_fn: LogitsFn,
+    params: Any,
+    problem: Problem,
+    settings: Any,
+    max_steps: int,
+    candidates: np.ndarray,
+    microbatch_size: int,
+) -> Lass:
+    """Searches for the examples `candidates` (indices, int32); the others stay as they are.
+
+    An example's key is fold_in(key, its index), so its result depends neither on `candidates` nor
+    on `microbatch_size`, but for rounding in `logits_fn`.
+    """
+    num_examples = problem.images.shape[0]
+    sharding, shards = slot_sharding(problem.images)
+    slots = _Slots(
+        points=jnp.copy(problem.images),
+        is_found=jnp.zeros(num_examples, bool),
+        is_finished=jnp.zeros(num_examples, bool),
+        steps=jnp.zeros(num_examples, jnp.int32),
+    )
+    sizes = [round_up(min(microbatch_size, max(candidates.size, 1)), shards)]
+    while sizes[-1] >= 2 * max(shards, 16):
+        sizes.append(round_up(sizes[-1] // 2, shards))
+    waiting = candidates.astype(np.int32)
+    while waiting.size:
+        level = max(i for i, size in enumerate(sizes) if size >= waiting.size or i == 0)
+        size = sizes[level]
+        leave_at = 0 if level + 1 == len(sizes) else sizes[level + 1]
+        if waiting.size > size:
+            leave_at = size * 3 // 4
+        index = next(padded_batches(waiting, num_examples, size))
+        slots, is_finished = _advance(
+            logits_fn, attack, sharding, key, params, settings, problem, slots, index,
+            np.int32(max_steps), np.int32(leave_at),
+        )  # fmt: skip
+        is_waiting = np.ones(waiting.size, bool)
+        is_waiting[:size] = ~np.asarray(is_finished)[: waiting.size]
+        waiting = waiting[is_waiting]
+    return Lass(slots.is_found, slots.points, slots.steps)
