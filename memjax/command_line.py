@@ -9,7 +9,7 @@ import importlib.util
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -103,7 +103,7 @@ def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
     return f"unknown flag; {nearest(name, [f'{flag.name}' for flag in own])}"
 
 
-def fail(error: Exception, code: int = 2) -> Any:
+def fail(error: Exception, code: int = 2) -> NoReturn:
     """Prints one line on stderr and exits."""
     print(f"memjax: {error}", file=sys.stderr, flush=True)
     sys.exit(code)

@@ -284,7 +284,7 @@ def _checked(name: str, field: dataclasses.Field, value: Any, kind: type) -> Any
         raise InputError(f"{name}={value!r}: must be of type {kind.__name__}")
     options = field.metadata.get("options")
     if options and value not in options:
-        raise InputError(f"{name}={value!r}: {nearest(value, options)}")
+        raise InputError(f"{name}={value!r}: {nearest(str(value), options)}")
     check = field.metadata.get("check")
     if check and not check(value):
         raise InputError(f"{name}={value!r}: must be {field.metadata['allowed']}")

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 
 class StopRequest:
@@ -25,7 +26,7 @@ def stop_request() -> Iterator[StopRequest]:
     """Gives a StopRequest that is set by the first SIGTERM or SIGINT; a second one acts at once."""
     request = StopRequest()
     kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {}
+    before: dict[int, Any] = {}
 
     def note(number: int, frame: object) -> None:
         request.signal_number = number

@@ -19,7 +19,7 @@ def make_schedule(config: config_lib.Optimizer, steps_per_epoch: int, num_epochs
     Example:
       >>> config = config_lib.Optimizer(schedule="step", learning_rate=0.01, decay_epochs=15)
       >>> schedule = make_schedule(config, steps_per_epoch=10, num_epochs=100)
-      >>> [float(round(schedule(step), 6)) for step in (0, 149, 150, 300)]
+      >>> [round(float(schedule(step)), 6) for step in (0, 149, 150, 300)]
       [0.01, 0.01, 0.005, 0.0025]
     """
     peak = config.learning_rate

@@ -1,6 +1,5 @@
 """One run from start to end: claim the folder, write what it is, train, sum up."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -75,7 +74,7 @@ def describe_setup(setup: Setup) -> str:
     )
 
 
-def run(setup: Setup, workdir: os.PathLike | str, overwrite: bool = False) -> dict[str, Any]:
+def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[str, Any]:
     """Trains a run in its folder, or finishes one that was interrupted.
 
     Args:
@@ -90,26 +89,26 @@ def run(setup: Setup, workdir: os.PathLike | str, overwrite: bool = False) -> di
       InputError: if the folder cannot be used; nothing is written then.
       Diverged, Interrupted: see `memjax.training.loop.train`.
     """
-    workdir = epath.Path(workdir)
+    folder = epath.Path(workdir)
     document = config_document(setup)
     if not overwrite:
-        check_same_run(workdir, document)
-    with claim(workdir), stop_request() as stop:
+        check_same_run(folder, document)
+    with claim(folder), stop_request() as stop:
         if overwrite:
-            clear(workdir)
-        if not check_same_run(workdir, document):
-            write_json(workdir / "config.json", document)
-        elif (workdir / "summary.json").exists():
-            return read_json(workdir / "summary.json")
+            clear(folder)
+        if not check_same_run(folder, document):
+            write_json(folder / "config.json", document)
+        elif (folder / "summary.json").exists():
+            return read_json(folder / "summary.json")
         table = examples_table(setup.dataset, setup.examples)
-        write_table(workdir / "examples.parquet", table, EXAMPLE_COLUMNS)
-        rows = train(setup, workdir, stop)
+        write_table(folder / "examples.parquet", table, EXAMPLE_COLUMNS)
+        rows = train(setup, folder, stop)
         summary = summarize(setup, rows)
         title = f"{setup.dataset.name}, {setup.config.corruption.kind}"
         write_atomically(
-            workdir / "figures" / "curves.png", lambda path: draw_curves(rows, title, path)
+            folder / "figures" / "curves.png", lambda path: draw_curves(rows, title, path)
         )
-        write_json(workdir / "summary.json", summary)
+        write_json(folder / "summary.json", summary)
     return summary
 
 

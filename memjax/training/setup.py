@@ -158,5 +158,5 @@ def data_fingerprint(setup: Setup) -> str:
         validation.images,
         validation.labels,
     ):
-        checksum = zlib.crc32(np.ascontiguousarray(part), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(part).data, checksum)
     return f"{checksum:08x}"

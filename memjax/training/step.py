@@ -76,9 +76,9 @@ def make_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
     def logits_fn(params: Any, images: jax.Array) -> jax.Array:
         trained = params["params"]
         frozen = {k: jax.lax.stop_gradient(v) for k, v in params.items() if k != "params"}
-        return network.model.apply(
-            {"params": trained, **frozen}, standardize(network, images), train=False
-        )
+        images = standardize(network, images)
+        logits: Any = network.model.apply({"params": trained, **frozen}, images, train=False)
+        return logits
 
     return logits_fn
 

@@ -2,12 +2,13 @@
 
 import jax
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memjax.data.batching import batch_rows, epoch_order, make_batches
 
 
+@settings(max_examples=8)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 4))
 def test_every_example_is_seen_once_an_epoch(num_examples, batch_size, num_devices):
     batch_size = min(batch_size, num_examples)
@@ -24,6 +25,7 @@ def test_every_example_is_seen_once_an_epoch(num_examples, batch_size, num_devic
     assert sorted(seen) == list(range(num_examples))
 
 
+@settings(max_examples=8)
 @given(st.integers(2, 50), st.integers(1, 50), st.integers(2, 4))
 def test_the_device_count_changes_no_batch(num_examples, batch_size, num_devices):
     batch_size = min(batch_size, num_examples)
