@@ -1,0 +1,305 @@
+"""Sharpness of the loss around a network: the extreme Hessian eigenvalue and the Hessian trace.
+
+The Hessian is that of the mean loss over the examples, with respect to every floating-point leaf of
+`params`; leaves behind `stop_gradient` add zero rows. It is never formed: everything is built from
+Hessian-vector products, forward mode over reverse mode.
+
+Source: Arpit et al. (workshop version, 2017) take the largest-magnitude eigenvalue as sharpness.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memjax.analysis.losses import softmax_cross_entropy
+from memjax.errors import InputError
+
+
+class HessianEigenvalue(NamedTuple):
+    """The Hessian eigenvalue of the largest magnitude.
+
+    Attributes:
+      eigenvalue: scalar, with its sign, in units of loss / params^2.
+      residual: scalar, |H v - eigenvalue v| of the unit Ritz vector v: some eigenvalue of H lies
+        within this distance, and the error is usually near its square over the spectral gap.
+      num_iterations: int32 scalar; the Hessian-vector products it took.
+    """
+
+    eigenvalue: jax.Array
+    residual: jax.Array
+    num_iterations: jax.Array
+
+
+class HessianTrace(NamedTuple):
+    """The trace of the Hessian, estimated.
+
+    Attributes:
+      trace: scalar, in units of loss / params^2.
+      standard_error: scalar, of the trace, over the probes.
+    """
+
+    trace: jax.Array
+    standard_error: jax.Array
+
+
+_STATIC = ("logits_fn", "microbatch_size", "example_loss")
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATIC, "num_iterations"))
+def hessian_eigenvalue(
+    key: jax.Array,
+    logits_fn: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    num_iterations: int = 50,
+    tolerance: float = 1e-3,
+    microbatch_size: int | None = None,
+    example_loss: Callable[[jax.Array, jax.Array], jax.Array] = softmax_cross_entropy,
+) -> HessianEigenvalue:
+    """Returns the largest-magnitude eigenvalue of the Hessian of the mean loss, by Lanczos.
+
+    Lanczos with full reorthogonalisation, from a random start, until the residual is at most
+    `tolerance` times the eigenvalue's magnitude or `num_iterations` products are done: look at
+    `residual`. Memory holds `num_iterations` vectors of the size of `params`.
+
+    Args:
+      key: a typed key, for the start vector.
+      logits_fn: (params, images [n ...]) -> logits [n classes], inference mode.
+      params: a pytree; integer and bool leaves stay as they are.
+      images: [n ...].
+      labels: [n], integer.
+      num_iterations: the most Hessian-vector products.
+      tolerance: relative residual at which to stop.
+      microbatch_size: how many examples are differentiated at once, to save memory; all of them by
+        default, which is also faster: the network is then linearised once for all iterations.
+      example_loss: (logits [classes], label) -> scalar.
+
+    Returns:
+      A `HessianEigenvalue`.
+
+    Raises:
+      InputError: no floating-point leaf in `params`, no examples, or a size below 1.
+
+    Example:
+      >>> def logits_fn(params, images):
+      ...     return images @ params
+      >>> def squared_error(logits, label):
+      ...     return 0.5 * (logits[0] - label) ** 2
+      >>> images, labels = jnp.array([[2.0, 0.0], [0.0, 4.0]]), jnp.array([0, 1])
+      >>> hessian_eigenvalue(jax.random.key(0), logits_fn, jnp.zeros((2, 1)), images, labels,
+      ...                    example_loss=squared_error).eigenvalue.round(4)
+      Array(8., dtype=float32)
+    """
+    _check_at_least_one("num_iterations", num_iterations)
+    weights, hessian_product = _hessian_product(
+        logits_fn, params, images, labels, microbatch_size, example_loss
+    )
+    size = sum(leaf.size for leaf in weights)
+    return _lanczos(key, hessian_product, weights, min(num_iterations, size), tolerance)
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATIC, "num_probes"))
+def hessian_trace(
+    key: jax.Array,
+    logits_fn: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    num_probes: int = 100,
+    microbatch_size: int | None = None,
+    example_loss: Callable[[jax.Array, jax.Array], jax.Array] = softmax_cross_entropy,
+) -> HessianTrace:
+    """Returns the trace of the Hessian of the mean loss, by Hutchinson's estimator.
+
+    The mean of v^T H v over random sign vectors v, which is unbiased; its variance is twice the
+    sum of the squared off-diagonal entries of H, over the number of probes.
+
+    Source: Hutchinson 1990.
+
+    Args:
+      key: a typed key, for the probes.
+      logits_fn: (params, images [n ...]) -> logits [n classes], inference mode.
+      params: a pytree; integer and bool leaves stay as they are.
+      images: [n ...].
+      labels: [n], integer.
+      num_probes: number of Hessian-vector products, at least 2.
+      microbatch_size: how many examples are differentiated at once; see `hessian_eigenvalue`.
+      example_loss: (logits [classes], label) -> scalar.
+
+    Returns:
+      A `HessianTrace`.
+
+    Raises:
+      InputError: no floating-point leaf in `params`, no examples, or a size out of range.
+
+    Example:
+      >>> def logits_fn(params, images):
+      ...     return images @ params
+      >>> def squared_error(logits, label):
+      ...     return 0.5 * (logits[0] - label) ** 2
+      >>> images, labels = jnp.array([[2.0, 0.0], [0.0, 4.0]]), jnp.array([0, 1])
+      >>> hessian_trace(jax.random.key(0), logits_fn, jnp.zeros((2, 1)), images, labels,
+      ...               example_loss=squared_error)
+      HessianTrace(trace=Array(10., dtype=float32), standard_error=Array(0., dtype=float32))
+    """
+    if num_probes < 2:
+        raise InputError(f"num_probes: {num_probes}, must be at least 2")
+    weights, hessian_product = _hessian_product(
+        logits_fn, params, images, labels, microbatch_size, example_loss
+    )
+
+    def quadratic_form(probe_key: jax.Array) -> jax.Array:
+        probe = _random_like(jax.random.rademacher, probe_key, weights)
+        return _inner(probe, hessian_product(probe))
+
+    forms = jax.lax.map(quadratic_form, jax.random.split(key, num_probes))
+    return HessianTrace(forms.mean(), forms.std(ddof=1) / num_probes**0.5)
+
+
+def _hessian_product(
+    logits_fn: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    microbatch_size: int | None,
+    example_loss: Callable[[jax.Array, jax.Array], jax.Array],
+) -> tuple[list[jax.Array], Callable[[list[jax.Array]], list[jax.Array]]]:
+    """Returns the differentiable leaves and v -> H v over lists of arrays like them."""
+    n = images.shape[0]
+    if n == 0 or labels.shape != (n,):
+        raise InputError(
+            f"images, labels: shapes {images.shape}, {labels.shape}, must be [n ...], [n], n >= 1"
+        )
+    if microbatch_size is not None:
+        _check_at_least_one("microbatch_size", microbatch_size)
+    leaves, structure = jax.tree.flatten(params)
+    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    is_weight = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+    weights = [leaf for leaf, chosen in zip(leaves, is_weight, strict=True) if chosen]
+    if not weights:
+        raise InputError("params: no floating-point leaf, at least one is needed")
+
+    def share_of_mean_loss(
+        weights: list[jax.Array], images: jax.Array, labels: jax.Array, counts: jax.Array
+    ) -> jax.Array:
+        given = iter(weights)
+        merged = [next(given) if c else x for x, c in zip(leaves, is_weight, strict=True)]
+        logits = logits_fn(jax.tree.unflatten(structure, merged), images)
+        losses = jax.vmap(example_loss)(logits, labels)
+        return (losses * counts.astype(losses.dtype)).sum() / n
+
+    gradient = jax.grad(share_of_mean_loss)
+    if microbatch_size is None or microbatch_size >= n:
+        counts = jnp.ones(n)
+        return weights, jax.linearize(lambda w: gradient(w, images, labels, counts), weights)[1]
+    microbatches = _microbatches(images, labels, microbatch_size)
+
+    def product(vector: list[jax.Array]) -> list[jax.Array]:
+        def add(total: list[jax.Array], batch: tuple) -> tuple[list[jax.Array], None]:
+            _, part = jax.jvp(lambda w: gradient(w, *batch), (weights,), (vector,))
+            return jax.tree.map(jnp.add, total, part), None
+
+        return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, weights), microbatches)[0]
+
+    return weights, product
+
+
+def _microbatches(
+    images: jax.Array, labels: jax.Array, size: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Cuts the examples into [batches size ...], with a count of 0 for those that pad the last."""
+    n = images.shape[0]
+    num_batches = -(-n // size)
+    padding = size * num_batches - n
+
+    def cut(values: jax.Array) -> jax.Array:
+        values = jnp.concatenate([values, values[:padding]]) if padding else values
+        # Strided batches: every device that holds a block of the examples works on each of them.
+        return values.reshape(size, num_batches, *values.shape[1:]).swapaxes(0, 1)
+
+    counts = (jnp.arange(size * num_batches) < n).astype(jnp.float32)
+    return cut(images), cut(labels), counts.reshape(size, num_batches).T
+
+
+def _lanczos(
+    key: jax.Array,
+    product: Callable[[list[jax.Array]], list[jax.Array]],
+    like: list[jax.Array],
+    num_iterations: int,
+    tolerance: float,
+) -> HessianEigenvalue:
+    """Lanczos on a symmetric operator over lists of arrays shaped `like`."""
+    start = _random_like(jax.random.normal, key, like)
+    start = _scaled(start, 1 / _norm(start))
+    basis = [jnp.zeros((num_iterations, *leaf.shape), leaf.dtype) for leaf in like]
+    dtype = _norm(start).dtype
+    zeros = jnp.zeros(num_iterations, dtype)
+    infinity = jnp.asarray(jnp.inf, dtype)
+
+    def unconverged(state: tuple) -> jax.Array:
+        step, _, _, _, _, eigenvalue, residual = state
+        return (step < num_iterations) & ~(residual <= tolerance * jnp.abs(eigenvalue))
+
+    def extend(state: tuple) -> tuple:
+        step, vector, basis, diagonal, off_diagonal, _, _ = state
+        basis = [b.at[step].set(v) for b, v in zip(basis, vector, strict=True)]
+        image = product(vector)
+        diagonal = diagonal.at[step].set(_inner(vector, image))
+        # Twice is enough to be orthogonal to machine precision; once is not.
+        image = _orthogonalized(_orthogonalized(image, basis), basis)
+        length = _norm(image)
+        tridiagonal = (
+            jnp.diag(diagonal) + jnp.diag(off_diagonal[:-1], 1) + jnp.diag(off_diagonal[:-1], -1)
+        )
+        # Rows not reached yet are zero: their eigenvalue 0 is never the largest in magnitude.
+        eigenvalues, vectors = jnp.linalg.eigh(tridiagonal)
+        largest = jnp.argmax(jnp.abs(eigenvalues))
+        residual = length * jnp.abs(vectors[step, largest])
+        following = _scaled(image, jnp.where(length > 0, 1 / length, 0))
+        off_diagonal = off_diagonal.at[step].set(length)
+        state = (step + 1, following, basis, diagonal, off_diagonal)
+        return (*state, eigenvalues[largest], residual)
+
+    state = (jnp.int32(0), start, basis, zeros, zeros, jnp.zeros((), dtype), infinity)
+    steps, *_, eigenvalue, residual = jax.lax.while_loop(unconverged, extend, state)
+    return HessianEigenvalue(eigenvalue, residual, steps)
+
+
+def _orthogonalized(vector: list[jax.Array], basis: list[jax.Array]) -> list[jax.Array]:
+    """Removes the components along the orthonormal rows of `basis` (zero rows remove nothing)."""
+    dot = functools.partial(jnp.tensordot, precision="highest")
+    products = (dot(b, v, v.ndim) for b, v in zip(basis, vector, strict=True))
+    components = functools.reduce(jnp.add, products)
+    return [v - dot(components.astype(v.dtype), b, 1) for b, v in zip(basis, vector, strict=True)]
+
+
+def _random_like(sampler: Callable, key: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
+    keys = jax.random.split(key, len(like))
+    return [sampler(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, like, strict=True)]
+
+
+def _inner(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
+    products = (
+        jnp.vdot(a, b, precision="highest", preferred_element_type=jnp.promote_types(a.dtype, "f4"))
+        for a, b in zip(first, second, strict=True)
+    )
+    return functools.reduce(jnp.add, products)
+
+
+def _norm(vector: list[jax.Array]) -> jax.Array:
+    return jnp.sqrt(_inner(vector, vector))
+
+
+def _scaled(vector: list[jax.Array], factor: jax.Array) -> list[jax.Array]:
+    return [leaf * factor.astype(leaf.dtype) for leaf in vector]
+
+
+def _check_at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{name}: {value}, must be at least 1")
