@@ -8,6 +8,12 @@ from hypothesis import strategies as st
 from memjax.data.batching import batch_rows, epoch_order, make_batches
 
 
+def all_batches(order, batches):
+    positions = np.arange(batches.steps_per_epoch)
+    rows, mask = jax.jit(jax.vmap(lambda position: batch_rows(order, position, batches)))(positions)
+    return np.asarray(rows), np.asarray(mask)
+
+
 @settings(max_examples=8)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 4))
 def test_every_example_is_seen_once_an_epoch(num_examples, batch_size, num_devices):
@@ -15,14 +21,11 @@ def test_every_example_is_seen_once_an_epoch(num_examples, batch_size, num_devic
     batches = make_batches(num_examples, batch_size, num_devices)
     assert batches.padded_size % num_devices == 0
     order = epoch_order(jax.random.key(0), 3, num_examples)
-    seen = []
-    for position in range(batches.steps_per_epoch):
-        rows, mask = batch_rows(order, position, batches)
-        assert rows.shape == (batches.padded_size,)
-        assert mask.sum() >= 1
-        assert batches.has_padding or mask.all()
-        seen += np.asarray(rows)[np.asarray(mask)].tolist()
-    assert sorted(seen) == list(range(num_examples))
+    rows, mask = all_batches(order, batches)
+    assert rows.shape == (batches.steps_per_epoch, batches.padded_size)
+    assert mask.any(axis=1).all()
+    assert batches.has_padding or mask.all()
+    assert sorted(rows[mask].tolist()) == list(range(num_examples))
 
 
 @settings(max_examples=8)
@@ -32,10 +35,10 @@ def test_the_device_count_changes_no_batch(num_examples, batch_size, num_devices
     order = epoch_order(jax.random.key(1), 0, num_examples)
     one = make_batches(num_examples, batch_size, 1)
     many = make_batches(num_examples, batch_size, num_devices)
-    for position in range(one.steps_per_epoch):
-        rows_one, mask_one = batch_rows(order, position, one)
-        rows_many, mask_many = batch_rows(order, position, many)
-        assert rows_one[mask_one].tolist() == rows_many[mask_many].tolist()
+    rows, mask = all_batches(order, one)
+    padded_rows, padded_mask = all_batches(order, many)
+    for step in range(one.steps_per_epoch):
+        assert rows[step][mask[step]].tolist() == padded_rows[step][padded_mask[step]].tolist()
 
 
 def test_epochs_and_keys_have_their_own_orders():
