@@ -1,3 +1,15 @@
 """memjax: the laboratory for memorization in deep networks."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["load_run"]
+
+
+def __getattr__(name: str) -> Any:
+    # `import memjax` stays quick: JAX and the rest are imported with the first run that is opened.
+    if name == "load_run":
+        from memjax.loading import load_run
+
+        return load_run
+    raise AttributeError(f"module 'memjax' has no attribute {name!r}")

@@ -1,0 +1,173 @@
+"""A finished or running run, opened for analysis."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from etils import epath
+
+from memjax.config import Config, resolve, unflatten
+from memjax.errors import InputError
+from memjax.runtime.checkpoints import Checkpoints
+from memjax.runtime.metrics import read_metrics
+from memjax.runtime.tables import read_table
+from memjax.runtime.workdir import difference, read_json
+from memjax.training.run import config_document
+from memjax.training.setup import Setup, abstract_states, member_subsets, prepare
+from memjax.training.step import make_logits_fn, unit_pixels
+
+
+class SplitArrays(NamedTuple):
+    """The examples of one split as the network was given them.
+
+    Attributes:
+      images: [n height width channels], float32 in [0, 1] (Gaussian inputs are not clipped).
+      labels: int32 [n], the labels trained on.
+      true_labels: int32 [n], before corruption.
+      is_corrupted: bool [n].
+      index: int64 [n], positions in the source's split.
+    """
+
+    images: jax.Array
+    labels: np.ndarray
+    true_labels: np.ndarray
+    is_corrupted: np.ndarray
+    index: np.ndarray
+
+
+class Run:
+    """One run folder. Read-only: nothing here writes a checkpoint.
+
+    Attributes:
+      workdir: the folder.
+      config: the run's Config.
+      setup: data, network and optimiser, made again from the config.
+      logits_fn: `logits_fn(params, images) -> logits`; images: [n height width channels], float32
+        in [0, 1]. The same object at every use, so that nothing is compiled twice.
+    """
+
+    def __init__(self, workdir: epath.PathLike, **overrides: Any):
+        self.workdir = epath.Path(workdir)
+        document = read_json(self.workdir / "config.json")
+        science = {k: v for k, v in document["science"].items() if not k.startswith("data.")}
+        self.config: Config = resolve(unflatten(science | document["run"] | overrides))
+        self.setup: Setup = prepare(self.config)
+        found = difference(document["science"], config_document(self.setup)["science"])
+        if found:
+            raise InputError(f"{self.workdir}: the data have changed since the run ({found})")
+        self.logits_fn = make_logits_fn(self.setup.network)
+
+    @functools.cached_property
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.workdir, read_only=True)
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, ascending."""
+        return self._checkpoints.steps()
+
+    @property
+    def num_members(self) -> int:
+        """Networks in this run."""
+        return self.config.ensemble.size
+
+    def epoch(self, step: int) -> float:
+        """Returns the epochs that were over at a step."""
+        return step / self.setup.batches.steps_per_epoch
+
+    def member_params(self, step: int) -> Any:
+        """Returns the params of every member at a checkpoint, each leaf [members ...]."""
+        return self._checkpoints.restore(step, abstract_states(self.setup)).state.params
+
+    def params(self, step: int | None = None, member: int = 0) -> Any:
+        """Returns the params of one network.
+
+        Args:
+          step: one of `steps`; None is the last.
+          member: 0 to num_members - 1.
+
+        Raises:
+          InputError: if there is no such checkpoint or member.
+        """
+        if not 0 <= member < self.num_members:
+            raise InputError(f"member {member}: must be from 0 to {self.num_members - 1}")
+        if step is None:
+            if not self.steps:
+                raise InputError(f"{self.workdir}: no checkpoints yet")
+            step = self.steps[-1]
+        return jax.tree.map(lambda leaf: leaf[member], self.member_params(step))
+
+    @functools.cached_property
+    def train(self) -> SplitArrays:
+        """The training examples, as corrupted."""
+        examples = self.setup.examples
+        return SplitArrays(
+            jax.numpy.asarray(unit_pixels(jax.numpy.asarray(examples.images))),
+            examples.labels,
+            examples.true_labels,
+            examples.is_corrupted,
+            examples.index,
+        )
+
+    @functools.cached_property
+    def validation(self) -> SplitArrays:
+        """The validation examples, never corrupted."""
+        split = self.setup.dataset.validation
+        images = unit_pixels(jax.numpy.asarray(split.images))
+        clean = np.zeros(len(split.labels), bool)
+        return SplitArrays(images, split.labels, split.labels, clean, split.index)
+
+    @functools.cached_property
+    def is_member(self) -> np.ndarray:
+        """bool [members n]: which training examples each member was trained on."""
+        mask = np.zeros((self.num_members, len(self.train.labels)), bool)
+        np.put_along_axis(mask, np.asarray(member_subsets(self.setup)), True, axis=1)
+        return mask
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """metrics.jsonl, a row per logged step."""
+        return pd.DataFrame(read_metrics(self.workdir / "metrics.jsonl"))
+
+    @property
+    def examples(self) -> pd.DataFrame:
+        """examples.parquet."""
+        return read_table(self.workdir / "examples.parquet")
+
+    @property
+    def tables(self) -> list[str]:
+        """The analysis passes that have a table."""
+        folder = self.workdir / "analysis"
+        if not folder.exists():
+            return []
+        return sorted(path.stem for path in folder.glob("*.parquet"))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Returns an analysis table; `attrs["columns"]` says what its columns mean.
+
+        Raises:
+          InputError: if that pass was not run.
+        """
+        path = self.workdir / "analysis" / f"{name}.parquet"
+        if not path.exists():
+            raise InputError(f"table {name!r}: not in {path.parent}; has: {self.tables}")
+        return read_table(path)
+
+
+def load_run(workdir: epath.PathLike, **overrides: Any) -> Run:
+    """Opens a run folder.
+
+    Args:
+      workdir: the folder that `memjax.main` wrote.
+      **overrides: fields that change no result, by their dotted names, for example
+        `**{"dataset.data_dir": "/elsewhere"}`.
+
+    Returns:
+      A Run: `.config`, `.logits_fn`, `.params(step)`, `.train.images`, `.table("gradients")`.
+
+    Raises:
+      InputError: if it is no run folder, or its data are no longer what they were.
+    """
+    return Run(workdir, **overrides)
