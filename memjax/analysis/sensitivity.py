@@ -1,0 +1,294 @@
+"""Loss-sensitivity: how much each training image shaped the loss, through all of training."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memjax.analysis import sensitivity_inputs as inputs
+from memjax.analysis import sensitivity_sweep as sgd
+from memjax.analysis.losses import softmax_cross_entropy
+from memjax.errors import InputError
+
+# A sweep of about ten adjoints is wide enough to be efficient, and narrow enough that few adjoints
+# of probes not yet reached ride along.
+_ADJOINTS_PER_SWEEP = 10
+_SWEEP_BYTES = 2**30
+_TRAJECTORY_BYTES = 2**28
+
+
+class Sensitivity(NamedTuple):
+    """Norms of the gradient of the average loss with respect to each training image.
+
+    Attributes:
+      per_step: [k n], one row per probe, in the order of `probe_steps`.
+      mean: [n], the mean over the probes.
+      per_class: [classes classes] or None. Entry [i, j] is the mean over probes and over the
+        images of class j of the norm for the class-i terms of the loss; NaN where no image is of
+        class j.
+    """
+
+    per_step: jax.Array
+    mean: jax.Array
+    per_class: jax.Array | None
+
+
+def loss_sensitivity(
+    logits_fn: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    batches: jax.Array,
+    learning_rate: float | jax.Array,
+    probe_steps: Sequence[int] | jax.Array,
+    momentum: float = 0.0,
+    include_direct: bool = True,
+    num_classes: int | None = None,
+    norm_order: float = 1,
+    *,
+    weight_decay: float = 0.0,
+    checkpoint_every: int | None = None,
+    probe_chunk_size: int | None = None,
+    microbatch_size: int | None = None,
+    example_loss: Callable[[jax.Array, jax.Array], jax.Array] = softmax_cross_entropy,
+) -> Sensitivity:
+    """Returns ||dL_t/dx|| for every training image x, through all SGD updates before t.
+
+    L_t is the average loss over all n examples after t updates of
+    `optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))`,
+    started from `params` with the loss of a batch the mean over its real examples. The gradient is
+    exact: every image changes L_t through each batch that it was in. Every floating-point leaf of
+    `params` is trained; one behind `stop_gradient` has a zero gradient and stays (but for weight
+    decay).
+
+    `logits_fn` is used for training too, so training must have been a deterministic function of
+    each image alone: a network that normalises by the statistics of its training batch, or that
+    drops units, was trained differently and its sensitivity is not what this returns.
+
+    Args:
+      logits_fn: `logits_fn(params, images [b ...]) -> [b classes]`. The same function object in
+        every call saves compiling again.
+      params: the network BEFORE training, any pytree.
+      images: [n ...], float.
+      labels: [n ...], given to `example_loss` one by one; integer classes [n] by default.
+      batches: int [steps batch_size], the examples of each update; a negative entry is padding.
+      learning_rate: a scalar, or [steps] for a schedule.
+      probe_steps: int [k], numbers of updates t in 0..steps, in any order.
+      momentum: decay of the momentum buffer.
+      include_direct: whether x's own term in L_t counts, besides what x did to the parameters.
+      num_classes: given, `per_class` is returned as well, at the price of one adjoint per class.
+      norm_order: 1, 2 or inf, the norm over all of an image's values.
+      weight_decay: added to the gradient as weight_decay * params.
+      checkpoint_every: the parameters are kept every so many steps and recomputed in between. By
+        default about sqrt(steps) where the whole trajectory would take more than 256 MiB, else
+        all are kept. Never changes the result.
+      probe_chunk_size: probes per backward sweep, by default up to 10 (adjoints) as long as their
+        gradients [n ...] stay within 1 GiB. Never changes the result.
+      microbatch_size: examples at a time in the gradient of L_t, by default the batch size. Changes
+        rounding only.
+      example_loss: `example_loss(logits [classes], label) -> scalar`.
+
+    Returns:
+      `Sensitivity(per_step [k n], mean [n], per_class [classes classes] or None)`, in loss (nats
+      by default) per unit of `images`.
+
+    Raises:
+      InputError: a shape, an index, a probe or an option is out of range.
+
+    Example:
+      >>> def logits_fn(weights, images):
+      ...     return images @ weights
+      >>> result = loss_sensitivity(
+      ...     logits_fn, jnp.zeros((3, 2)), images=jnp.eye(3), labels=jnp.array([0, 1, 1]),
+      ...     batches=jnp.array([[0, 1], [2, -1]]), learning_rate=0.5, probe_steps=[1, 2])
+      >>> result.per_step.shape, result.mean.shape
+      ((2, 3), (3,))
+
+    Reference: Arpit et al. 2017, section 3.2; Maclaurin et al. 2015 for gradients through training.
+    """
+    problem = inputs.check_run(
+        logits_fn, params, images, labels, batches, learning_rate, momentum, weight_decay,
+        example_loss,
+    )  # fmt: skip
+    steps = inputs.check_probes(probe_steps, problem.num_steps)
+    if norm_order not in (1, 2, math.inf):
+        raise InputError(f"norm_order is {norm_order}, must be 1, 2 or inf")
+    inputs.check_num_classes(num_classes, problem.run.labels)
+    chunk_size = _chunk_size(problem, len(steps), num_classes or 1, probe_chunk_size)
+    trajectory = _Trajectory(problem, _segment_length(problem, checkpoint_every))
+    microbatches = _microbatches(problem, microbatch_size)
+
+    order = np.argsort(-steps, kind="stable")
+    norms, class_sums = [], []
+    for chunk in np.split(order, range(chunk_size, len(order), chunk_size)):
+        gradients = _chunk_gradients(
+            problem, trajectory, steps[chunk], chunk_size, microbatches, num_classes, include_direct
+        )
+        chunk_norms, chunk_sums = _norms(
+            gradients, problem.run.labels, len(chunk), num_classes, norm_order
+        )
+        norms.append(chunk_norms)
+        class_sums.append(chunk_sums)
+    per_step = jnp.concatenate(norms)[np.argsort(order)]
+    per_class = None
+    if num_classes is not None:
+        counts = jnp.bincount(problem.run.labels, length=num_classes)[None]
+        per_class = sum(class_sums) / (len(steps) * counts)
+    return Sensitivity(per_step, jnp.mean(per_step, axis=0), per_class)
+
+
+def run_sgd(
+    logits_fn: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    batches: jax.Array,
+    learning_rate: float | jax.Array,
+    momentum: float = 0.0,
+    *,
+    weight_decay: float = 0.0,
+    example_loss: Callable[[jax.Array, jax.Array], jax.Array] = softmax_cross_entropy,
+) -> Any:
+    """Returns the parameters after all the updates that `loss_sensitivity` differentiates through.
+
+    Compare them with a checkpoint to be sure that the sensitivity is that of the run. Arguments and
+    errors are those of `loss_sensitivity`.
+
+    Example:
+      >>> def logits_fn(weights, images):
+      ...     return images @ weights
+      >>> run_sgd(
+      ...     logits_fn, jnp.zeros((2, 2)), images=jnp.eye(2), labels=jnp.array([0, 1]),
+      ...     batches=jnp.array([[0, 1]]), learning_rate=0.5)
+      Array([[ 0.125, -0.125],
+             [-0.125,  0.125]], dtype=float32)
+    """
+    problem = inputs.check_run(
+        logits_fn, params, images, labels, batches, learning_rate, momentum, weight_decay,
+        example_loss,
+    )  # fmt: skip
+    state = sgd.advance(problem.functions, problem.run, problem.start, 0, problem.num_steps)
+    return inputs.merge_params(state.params, problem.run.fixed)
+
+
+class _Trajectory:
+    """The parameters at every step, in segments that are recomputed from checkpoints.
+
+    One segment at a time is in memory, and the states at all the segments' starts.
+    """
+
+    def __init__(self, problem: inputs.Problem, segment_length: int):
+        self._problem = problem
+        self._length = segment_length
+        self._starts = [problem.start]
+        for segment in range(math.ceil(problem.num_steps / segment_length)):
+            self._starts.append(self._record(segment))
+
+    def _record(self, segment: int) -> inputs.SgdState:
+        first = segment * self._length
+        last = min(first + self._length, self._problem.num_steps)
+        self._segment, self._rows = segment, None
+        state, self._rows = sgd.record(
+            self._problem.functions, self._problem.run, self._starts[segment], first, last,
+            length=self._length,
+        )  # fmt: skip
+        return state
+
+    def before(self, step: int) -> tuple[Any, int]:
+        """Returns the segment that leads to `step`, and the step of its first row."""
+        segment = max(step - 1, 0) // self._length
+        if segment != self._segment:
+            self._record(segment)
+        return self._rows, segment * self._length
+
+
+def _chunk_gradients(
+    problem: inputs.Problem,
+    trajectory: _Trajectory,
+    steps: np.ndarray,
+    chunk_size: int,
+    microbatches: jax.Array,
+    num_classes: int | None,
+    include_direct: bool,
+) -> jax.Array:
+    """Returns dL_t/dx of a chunk of probes (latest first), [n chunk_size * classes ...]."""
+    columns = num_classes or 1
+    images = problem.run.images
+    shape = (images.shape[0], chunk_size * columns, *images.shape[1:])
+    accumulator = jnp.zeros(shape, images.dtype)
+    adjoints = sgd.zero_adjoints(problem.start.params, chunk_size * columns)
+
+    position = int(steps[0])
+    for slot, target in enumerate([*steps.tolist(), 0]):
+        while position > target:
+            # Dispatch is asynchronous: without waiting, all the segments would be in memory.
+            jax.block_until_ready(accumulator)
+            rows, first = trajectory.before(position)
+            lowest = max(first, target)
+            adjoints, accumulator = sgd.sweep(
+                problem.functions, problem.run, rows, first, lowest, position, adjoints, accumulator
+            )
+            position = lowest
+        if slot < len(steps):
+            rows, first = trajectory.before(target)
+            adjoints, accumulator = sgd.add_probe(
+                problem.functions, problem.run, rows, target - first, slot * columns, microbatches,
+                adjoints, accumulator, num_classes=num_classes, include_direct=include_direct,
+            )  # fmt: skip
+    return accumulator
+
+
+@functools.partial(jax.jit, static_argnames=("num_probes", "num_classes", "norm_order"))
+def _norms(
+    gradients: jax.Array,
+    labels: jax.Array,
+    num_probes: int,
+    num_classes: int | None,
+    norm_order: float,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Returns the norms [num_probes n], and their sums per pair of classes over probes, images."""
+    num_examples, num_adjoints = gradients.shape[:2]
+    columns = num_classes or 1
+    gradients = gradients.reshape(num_examples, num_adjoints // columns, columns, -1)
+    gradients = gradients[:, :num_probes]
+    norms = jnp.linalg.norm(jnp.sum(gradients, axis=2), ord=norm_order, axis=-1).T
+    if num_classes is None:
+        return norms, None
+    class_norms = jnp.sum(jnp.linalg.norm(gradients, ord=norm_order, axis=-1), axis=1)
+    members = jax.nn.one_hot(labels, num_classes, dtype=class_norms.dtype)
+    sums = jnp.einsum("xi,xj->ij", class_norms, members, precision=jax.lax.Precision.HIGHEST)
+    return norms, sums
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def _segment_length(problem: inputs.Problem, checkpoint_every: int | None) -> int:
+    fits = problem.num_steps * _num_bytes(problem.start.params) <= _TRAJECTORY_BYTES
+    automatic = problem.num_steps if fits else math.ceil(math.sqrt(problem.num_steps))
+    return min(inputs.positive("checkpoint_every", checkpoint_every, automatic), problem.num_steps)
+
+
+def _chunk_size(
+    problem: inputs.Problem, num_probes: int, columns: int, probe_chunk_size: int | None
+) -> int:
+    """Returns the probes per sweep, evened out so that the last sweep is not a small one."""
+    adjoint_bytes = problem.run.images.nbytes + 4 * _num_bytes(problem.start.params)
+    automatic = max(1, min(_ADJOINTS_PER_SWEEP, _SWEEP_BYTES // adjoint_bytes) // columns)
+    size = min(inputs.positive("probe_chunk_size", probe_chunk_size, automatic), num_probes)
+    return math.ceil(num_probes / math.ceil(num_probes / size))
+
+
+def _microbatches(problem: inputs.Problem, microbatch_size: int | None) -> jax.Array:
+    """Returns every example once, int [count microbatch_size], padded with -1."""
+    num_examples = problem.run.images.shape[0]
+    size = inputs.positive("microbatch_size", microbatch_size, problem.run.batches.shape[1])
+    size = min(size, num_examples)
+    padded = np.full(math.ceil(num_examples / size) * size, -1, np.int32)
+    padded[:num_examples] = np.arange(num_examples)
+    return jnp.asarray(padded.reshape(-1, size))
