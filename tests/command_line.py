@@ -1,0 +1,62 @@
+"""The real command line, in its own process."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def environment(**extra):
+    """One CPU device, and no cache of the user's."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "COLUMNS")}
+    return kept | {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "default", **extra}
+
+
+def run(module, *flags, cwd=ROOT, timeout=300, **extra):
+    """Runs `python -m MODULE FLAGS` and returns the finished process."""
+    command = [sys.executable, "-m", module, *map(str, flags)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment(**extra), timeout=timeout
+    )
+
+
+def start(module, *flags, cwd=ROOT, **extra):
+    """Starts `python -m MODULE FLAGS` and returns the running process."""
+    command = [sys.executable, "-m", module, *map(str, flags)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env=environment(**extra),
+    )
+
+
+def wait_for(condition, process, timeout=120):
+    """Waits until condition() holds; fails if the process ends before."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
+
+
+def kill(process, kind=signal.SIGKILL):
+    """Sends a signal and returns (return code, stdout, stderr)."""
+    process.send_signal(kind)
+    out, error = process.communicate(timeout=60)
+    return process.returncode, out, error
+
+
+def assert_one_line_and_exit_2(finished, *words):
+    """Checks the contract of bad input: one line, exit code 2."""
+    assert finished.returncode == 2, (finished.returncode, finished.stdout, finished.stderr)
+    lines = finished.stderr.strip().splitlines()
+    assert len(lines) == 1, finished.stderr
+    for word in words:
+        assert word in lines[0]
