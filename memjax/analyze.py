@@ -1,0 +1,136 @@
+"""Measures a run's checkpoints, example by example: one Parquet table a pass in RUN/analysis.
+
+python -m memjax.analyze --workdir=runs/digits_randlabel --passes=gradients,critical --steps=last
+python -m memjax.analyze --list_passes
+
+What is done is skipped, and a pass that was interrupted goes on from its last checkpoint.
+"""
+
+from typing import Any
+
+from absl import flags
+
+from memjax import command_line
+
+flags.DEFINE_string("workdir", None, "The run folder.")
+flags.DEFINE_list("passes", None, "Passes by name, or 'all'.")
+flags.DEFINE_bool("list_passes", False, "List the passes, and stop.")
+flags.DEFINE_list("steps", ["all"], "'all', 'last', or steps that have a checkpoint.")
+flags.DEFINE_list("splits", ["train", "validation"], "Splits to look at.")
+flags.DEFINE_integer("num_examples", 0, "The first so many examples of each split; 0: all.")
+flags.DEFINE_integer("members", 0, "The first so many members; 0: all.")
+flags.DEFINE_list("radii", ["0.01", "0.02", "0.05"], "critical: max-norm radii.")
+flags.DEFINE_string("radius_units", "unit", "critical: unit [0, 1], pixel 0 to 255, standardized.")
+flags.DEFINE_bool("clip", False, "critical: keep adversarial pixels in [0, 1].")
+flags.DEFINE_integer("num_probes", 50, "sensitivity: steps at which the loss is differentiated.")
+flags.DEFINE_string("norm_order", "1", "sensitivity: 1, 2 or inf.")
+flags.DEFINE_bool("include_direct", True, "sensitivity: count an example's own loss term.")
+flags.DEFINE_bool("freeze_statistics", False, "sensitivity: allow BatchNorm, statistics frozen.")
+flags.DEFINE_integer("ntk_examples", 100, "ntk: training examples in its block.")
+flags.DEFINE_integer("microbatch_size", 256, "Examples at once; 0: all. Changes memory only.")
+flags.DEFINE_integer("num_devices", 0, "Devices to use; 0: all.")
+flags.DEFINE_integer("seed", 0, "Of searches and random starts.")
+flags.DEFINE_bool("overwrite", False, "Make tables anew that are there.")
+flags.DEFINE_string("data_dir", None, "Where the data lie now, if not where the run had them.")
+FLAGS = flags.FLAGS
+
+
+def _numbers(name: str, values: list[str], kind: Any, allowed: str) -> tuple:
+    from memjax.errors import InputError
+
+    try:
+        numbers = tuple(kind(value) for value in values)
+    except ValueError:
+        raise InputError(f"--{name}={','.join(values)}: must be {allowed}") from None
+    if any(not 0 <= number <= float("inf") for number in numbers):
+        raise InputError(f"--{name}={','.join(values)}: must be {allowed}")
+    return numbers
+
+
+def _passes() -> list:
+    from memjax.config import nearest
+    from memjax.errors import InputError
+    from memjax.passes import PASSES
+
+    names = command_line.required("passes", "gradients,critical")
+    names = list(PASSES) if names == ["all"] else names
+    for name in names:
+        if name not in PASSES:
+            raise InputError(f"--passes={name}: no such pass; {nearest(name, PASSES)}")
+    return [PASSES[name] for name in names]
+
+
+def _options(run: Any) -> Any:
+    from memjax.errors import InputError
+    from memjax.passes.base import Options
+
+    steps = {"all": (), "last": tuple(run.steps[-1:])}.get(",".join(FLAGS.steps))
+    if steps is None:
+        steps = _numbers("steps", FLAGS.steps, int, "'all', 'last', or steps")
+    for split in FLAGS.splits:
+        if split not in ("train", "validation"):
+            raise InputError(f"--splits={split}: must be train, validation or both")
+    [norm_order] = _numbers("norm_order", [FLAGS.norm_order], float, "1, 2 or inf")
+    return Options(
+        steps=steps,
+        splits=tuple(FLAGS.splits),
+        num_examples=FLAGS.num_examples,
+        members=FLAGS.members,
+        radii=_numbers("radii", FLAGS.radii, float, "numbers of at least 0"),
+        radius_units=FLAGS.radius_units,
+        clip=FLAGS.clip,
+        num_probes=FLAGS.num_probes,
+        norm_order=norm_order,
+        include_direct=FLAGS.include_direct,
+        freeze_statistics=FLAGS.freeze_statistics,
+        ntk_examples=FLAGS.ntk_examples,
+        microbatch_size=FLAGS.microbatch_size,
+        seed=FLAGS.seed,
+    )
+
+
+def main() -> None:
+    """Runs what the flags say."""
+    if FLAGS.list_passes:
+        from memjax.passes import PASSES
+
+        for name, each in PASSES.items():
+            print(f"{name:<20} {each.summary}")
+        return
+    workdir = command_line.required("workdir", "runs/digits_randlabel")
+    passes = _passes()
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from memjax.loading import load_run
+    from memjax.passes.base import Context
+    from memjax.passes.runner import run_pass, table_path
+    from memjax.runtime.workdir import claim
+
+    run = load_run(workdir, **({"dataset.data_dir": FLAGS.data_dir} if FLAGS.data_dir else {}))
+    context = Context(run, _options(run), FLAGS.num_devices)
+    console = Console()
+    with claim(run.workdir / "analysis"):
+        for each in passes:
+            columns = (
+                "{task.description}",
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+                task = progress.add_task(each.name, total=None)
+                table = run_pass(
+                    context,
+                    each,
+                    FLAGS.overwrite,
+                    lambda done, total, task=task, progress=progress: progress.update(
+                        task, completed=done, total=total
+                    ),
+                )
+            print(f"{each.name:<18} {len(table):>9,} rows  {table_path(context, each)}", flush=True)
+
+
+if __name__ == "__main__":
+    command_line.run_entry_point(main)

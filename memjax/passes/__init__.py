@@ -1,0 +1,27 @@
+"""Analysis passes: from a run's checkpoints to one Parquet table each."""
+
+from memjax.passes.critical import CRITICAL
+from memjax.passes.difficulty import DIFFICULTY
+from memjax.passes.gradients import GRADIENTS
+from memjax.passes.jacobians import JACOBIAN_SPECTRUM, JACOBIANS, NTK
+from memjax.passes.memorization import INFLUENCE, MEMORIZATION
+from memjax.passes.sensitivity import CLASS_SENSITIVITY, SENSITIVITY
+from memjax.passes.weights import FILTERS, SHARPNESS
+
+PASSES = {
+    each.name: each
+    for each in (
+        GRADIENTS,
+        JACOBIANS,
+        JACOBIAN_SPECTRUM,
+        NTK,
+        SENSITIVITY,
+        CLASS_SENSITIVITY,
+        CRITICAL,
+        DIFFICULTY,
+        FILTERS,
+        SHARPNESS,
+        MEMORIZATION,
+        INFLUENCE,
+    )
+}

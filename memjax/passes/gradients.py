@@ -1,0 +1,66 @@
+"""Pass `gradients`: how hard each example pulls at the parameters, and how it is classified."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pandas as pd
+
+from memjax.analysis import scores
+from memjax.analysis.gradients import gradient_norms
+from memjax.analysis.microbatch import over_devices
+from memjax.loading import SplitArrays
+from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
+
+COLUMNS = {
+    **EXAMPLE_COLUMNS,
+    "gradient_norm": "l2 norm of d loss / d parameters (GraNd; nats per unit of parameter)",
+    "el2n": "l2 norm of softmax probabilities - one-hot label (EL2N), in [0, sqrt 2]",
+    "loss": "softmax cross-entropy (nats)",
+    "margin": "label logit - largest other logit",
+    "entropy": "entropy of the predicted probabilities (nats)",
+    "prediction": "the predicted class",
+    "correct": "whether the prediction is `label`",
+}
+
+
+def _values(context: Context) -> Callable[[Any, SplitArrays], dict[str, jax.Array]]:
+    norms = over_devices(
+        lambda params, images, labels: gradient_norms(
+            context.run.logits_fn,
+            params,
+            images,
+            labels,
+            microbatch_size=context.microbatch_size,
+        ),
+        context.mesh,
+    )
+
+    def values(params: Any, arrays: SplitArrays) -> dict[str, jax.Array]:
+        labels = jnp.asarray(arrays.labels)
+        logits = context.logits(params, arrays.images)
+        return {
+            "gradient_norm": norms(params, arrays.images, labels),
+            "el2n": scores.el2n(logits, labels),
+            "loss": scores.loss(logits, labels),
+            "margin": scores.margin(logits, labels),
+            "entropy": scores.entropy(logits),
+            "prediction": jnp.argmax(logits, axis=-1),
+            "correct": scores.correct(logits, labels),
+        }
+
+    return values
+
+
+def _compute(context: Context, step: int) -> pd.DataFrame:
+    return context.example_table(step, context.shared("gradients", _values))
+
+
+GRADIENTS = Pass(
+    name="gradients",
+    summary="per-example gradient norms (GraNd), EL2N, loss, margin, entropy",
+    columns=COLUMNS,
+    options=("splits", "num_examples", "members"),
+    compute=_compute,
+)

@@ -1,0 +1,107 @@
+"""Passes `memorization` and `influence`: members trained on random subsets tell what was memorized.
+
+Feldman and Zhang 2020, "What neural networks memorize and why".
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from memjax.analysis.memorization import cross_influence, memorization_scores, top_influence_pairs
+from memjax.errors import InputError
+from memjax.loading import SplitArrays
+from memjax.passes.base import CHECKPOINT_COLUMNS, EXAMPLE_COLUMNS, Context, Pass
+
+NUM_PAIRS = 1000
+
+MEMORIZATION_COLUMNS = {
+    **{k: v for k, v in EXAMPLE_COLUMNS.items() if k != "member"},
+    "memorization": "P(correct | in the training subset) - P(correct | out of it)",
+    "standard_error": "of the memorization, over the members",
+    "num_in": "members trained with the example",
+    "num_out": "members trained without it",
+    "probability_in": "P(correct | in)",
+    "probability_out": "P(correct | out)",
+}
+INFLUENCE_COLUMNS = {
+    **{k: v for k, v in CHECKPOINT_COLUMNS.items() if k != "member"},
+    "train_index": "training example: position in the source's split",
+    "validation_index": "validation example: position in the source's split",
+    "influence": "P(validation example correct | training example in) - P(... | out)",
+    "standard_error": "of the influence, over the members",
+}
+
+
+def _correct(context: Context, step: int, arrays: SplitArrays) -> np.ndarray:
+    """bool [members n]."""
+    if context.run.config.ensemble.subset_fraction >= 1 or context.run.num_members < 4:
+        raise InputError(
+            "passes memorization and influence need a run of at least 4 members on random "
+            "subsets: config.ensemble.size=100, config.ensemble.subset_fraction=0.7"
+        )
+    all_params = context.run.member_params(step)
+    found = []
+    for member in context.members:
+        logits = context.logits(context.member(all_params, member), arrays.images)
+        found.append(np.asarray(jnp.argmax(logits, axis=-1)) == arrays.labels)
+    return np.stack(found)
+
+
+def _memorization(context: Context, step: int) -> pd.DataFrame:
+    arrays = context.split("train")
+    correct = _correct(context, step, arrays)
+    is_member = context.run.is_member[: len(correct), : len(arrays.labels)]
+    found = memorization_scores(jnp.asarray(correct), jnp.asarray(is_member))
+    count_in, count_out = np.asarray(found.num_in), np.asarray(found.num_out)
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: no member on that side
+        probability_in = (correct & is_member).sum(axis=0) / count_in
+        probability_out = (correct & ~is_member).sum(axis=0) / count_out
+    columns = context.example_columns(step, 0, "train", arrays)
+    del columns["member"]
+    values = {
+        "memorization": np.asarray(found.scores),
+        "standard_error": np.asarray(found.standard_error),
+        "num_in": count_in,
+        "num_out": count_out,
+        "probability_in": probability_in,
+        "probability_out": probability_out,
+    }
+    return pd.DataFrame(columns | values)
+
+
+def _influence(context: Context, step: int) -> pd.DataFrame:
+    train, validation = context.split("train"), context.split("validation")
+    if not len(validation.labels):
+        raise InputError("pass influence needs validation examples; this run has none")
+    correct = _correct(context, step, validation)
+    is_member = context.run.is_member[: len(correct), : len(train.labels)]
+    found = cross_influence(jnp.asarray(correct), jnp.asarray(is_member))
+    influence = jnp.where(jnp.isnan(found.influence), -jnp.inf, found.influence)
+    pairs = top_influence_pairs(influence, min(NUM_PAIRS, influence.size))
+    rows, columns = np.asarray(pairs.train_index), np.asarray(pairs.validation_index)
+    return pd.DataFrame(
+        {
+            "step": step,
+            "epoch": context.run.epoch(step),
+            "train_index": train.index[rows],
+            "validation_index": validation.index[columns],
+            "influence": np.asarray(pairs.influence),
+            "standard_error": np.asarray(found.standard_error)[rows, columns],
+        }
+    )
+
+
+MEMORIZATION = Pass(
+    name="memorization",
+    summary="P(correct | in) - P(correct | out) of every training example",
+    columns=MEMORIZATION_COLUMNS,
+    options=("num_examples", "members"),
+    compute=_memorization,
+)
+INFLUENCE = Pass(
+    name="influence",
+    summary=f"the {NUM_PAIRS} strongest influences of training on validation examples",
+    columns=INFLUENCE_COLUMNS,
+    options=("num_examples", "members"),
+    compute=_influence,
+)

@@ -1,0 +1,103 @@
+"""Passes `filters` and `sharpness`: the network itself, not its examples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from memjax.analysis.filters import filter_quality, first_layer_filters, rank_against_initial
+from memjax.analysis.sharpness import hessian_eigenvalue, hessian_trace
+from memjax.passes.base import CHECKPOINT_COLUMNS, Context, Pass, as_lists
+
+FILTER_COLUMNS = {
+    **CHECKPOINT_COLUMNS,
+    "filter": "unit or output channel of the first layer, from 0",
+    "height": "of the filter (pixels)",
+    "width": "of the filter (pixels)",
+    "channels": "of the filter",
+    "weights": "the filter, [height width channels] in C order",
+    "roughness": "mean step between neighbours over the root mean square weight; noise: 1.13",
+    "low_frequency_share": "share of power at up to .25 cycles per pixel",
+    "spectral_entropy": "entropy of the power spectrum over its maximum",
+    "kurtosis": "excess kurtosis of the weights",
+    "roughness_rank": "share of the network's initial filters that are less rough",
+}
+SHARPNESS_COLUMNS = {
+    **CHECKPOINT_COLUMNS,
+    "split": "'train' or 'validation': whose mean loss is differentiated",
+    "num_examples": "how many of its examples",
+    "eigenvalue": "largest-magnitude eigenvalue of the Hessian (nats per parameter unit^2)",
+    "eigenvalue_residual": "|H v - eigenvalue v|: some eigenvalue is within this",
+    "trace": "of the Hessian, Hutchinson's estimate (nats per parameter unit^2)",
+    "trace_standard_error": "its standard error",
+}
+
+
+def _filters(context: Context, step: int) -> pd.DataFrame:
+    shape = context.run.setup.image_shape
+    at_start = context.run.member_params(context.run.steps[0])
+    all_params = context.run.member_params(step)
+    parts = []
+    for member in context.members:
+        filters = first_layer_filters(context.member(all_params, member)["params"], shape)
+        initial = first_layer_filters(context.member(at_start, member)["params"], shape)
+        quality = filter_quality(filters)
+        rank = rank_against_initial(quality, filter_quality(initial))
+        columns = {
+            **context.checkpoint_columns(step, member),
+            "filter": np.arange(len(filters)),
+            "height": filters.shape[1],
+            "width": filters.shape[2],
+            "channels": filters.shape[3],
+            "weights": as_lists(filters),
+            **{name: np.asarray(value) for name, value in quality._asdict().items()},
+            "roughness_rank": np.asarray(rank.roughness),
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _sharpness(context: Context, step: int) -> pd.DataFrame:
+    all_params = context.run.member_params(step)
+    rows = []
+    for member in context.members:
+        params = context.member(all_params, member)
+        for name, arrays in context.splits:
+            size = context.microbatch_size
+            size = size if size and size < len(arrays.labels) else None
+            arguments = (params, arrays.images, jnp.asarray(arrays.labels))
+            eigen_key, trace_key = jax.random.split(jax.random.fold_in(context.key, member))
+            found = hessian_eigenvalue(
+                eigen_key, context.run.logits_fn, *arguments, microbatch_size=size
+            )
+            trace = hessian_trace(
+                trace_key, context.run.logits_fn, *arguments, num_probes=30, microbatch_size=size
+            )
+            rows.append(
+                {
+                    **context.checkpoint_columns(step, member),
+                    "split": name,
+                    "num_examples": len(arrays.labels),
+                    "eigenvalue": float(found.eigenvalue),
+                    "eigenvalue_residual": float(found.residual),
+                    "trace": float(trace.trace),
+                    "trace_standard_error": float(trace.standard_error),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+FILTERS = Pass(
+    name="filters",
+    summary="first-layer weights as pictures, and how they differ from noise",
+    columns=FILTER_COLUMNS,
+    options=("members",),
+    compute=_filters,
+)
+SHARPNESS = Pass(
+    name="sharpness",
+    summary="largest-magnitude Hessian eigenvalue (Lanczos) and trace (Hutchinson)",
+    columns=SHARPNESS_COLUMNS,
+    options=("splits", "num_examples", "members", "seed"),
+    compute=_sharpness,
+)
