@@ -14,11 +14,16 @@ from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 from memjax.training.optimizers import make_schedule
 from memjax.training.state import member_keys
 
+MAX_TRAJECTORY_ERROR = 0.05
+
 COLUMNS = {
     **EXAMPLE_COLUMNS,
     "sensitivity": "norm of d (mean training loss at `step`) / d image, through all updates before "
     "(nats per unit of pixel)",
     "gini": "Gini coefficient of `sensitivity` over the member's examples at this step",
+    "trajectory_error": "relative l2 distance between the parameters that the differentiated "
+    "updates end at and the run's checkpoint there (rounding, amplified by training); nan where "
+    "statistics were frozen",
 }
 CLASS_COLUMNS = {
     "member": "member of the ensemble, from 0",
@@ -47,7 +52,7 @@ def run_batches(context: Context, member: int) -> np.ndarray:
         )
         return jnp.where(mask, rows, -1)
 
-    last = context.run.steps[-1]
+    last = last_step(context)
     epochs = range(-(-last // setup.batches.steps_per_epoch))
     return np.concatenate([one_epoch(epoch) for epoch in epochs])[:last]
 
@@ -68,34 +73,38 @@ def _check(context: Context) -> None:
         )
     if config.train.compute_dtype != "float32":
         raise InputError("pass sensitivity: needs config.train.compute_dtype=float32")
-    if context.run.steps[0] != 0 or context.run.steps[-1] == 0:
+    if context.run.steps[0] != 0 or last_step(context) == 0:
         raise InputError("pass sensitivity: needs the checkpoint of step 0 and a later one")
+
+
+def last_step(context: Context) -> int:
+    """Returns the checkpoint up to which the updates are differentiated: the last of --steps."""
+    return max(context.options.steps or context.run.steps)
 
 
 def _has_batch_statistics(params: dict) -> bool:
     return len(params) > 1
 
 
-def _check_trajectory(context: Context, params: dict, arguments: tuple, options: dict) -> None:
-    """Runs the updates again and compares with the checkpoint."""
-    last = context.run.steps[-1]
-    again = run_sgd(context.run.logits_fn, *arguments, **options)
-    differences = jax.tree.map(
-        lambda a, b: float(jnp.linalg.norm((a - b).ravel()) / (jnp.linalg.norm(b.ravel()) + 1e-12)),
-        again["params"],
-        params["params"],
-    )
-    worst = max(jax.tree.leaves(differences))
-    if worst > 0.01:
+def _trajectory_error(context: Context, params: dict, arguments: tuple, options: dict) -> float:
+    """Runs the updates again and returns how far they end from the checkpoint, relatively."""
+    again = run_sgd(context.run.logits_fn, *arguments, **options)["params"]
+    pairs = zip(jax.tree.leaves(again), jax.tree.leaves(params["params"]), strict=True)
+    squares = [(jnp.sum((a - b) ** 2), jnp.sum(b**2)) for a, b in pairs]
+    error = float(np.sqrt(sum(a for a, _ in squares) / sum(b for _, b in squares)))
+    if not error < MAX_TRAJECTORY_ERROR:
+        step = last_step(context)
         raise InputError(
-            f"pass sensitivity: the updates run again end {worst:.1%} away from the checkpoint of "
-            f"step {last}; its sensitivities would not be those of this run"
+            f"pass sensitivity: the updates run again end {error:.1%} away from the checkpoint of "
+            f"step {step} (must be below {MAX_TRAJECTORY_ERROR:.0%}): training has amplified "
+            "rounding; choose an earlier checkpoint with --steps"
         )
+    return error
 
 
 def probes(context: Context) -> np.ndarray:
     """Returns the steps probed: evenly spread, the last one always."""
-    last = context.run.steps[-1]
+    last = last_step(context)
     return np.unique(np.linspace(0, last, min(context.options.num_probes, last) + 1).astype(int))[
         1:
     ]
@@ -108,9 +117,10 @@ def member_examples(context: Context, member: int) -> SplitArrays:
 
 
 def _arguments(context: Context, member: int, arrays: SplitArrays):
-    run = context.run
+    """Returns what `loss_sensitivity` needs to follow a member's run, and the distance from it."""
+    run, last = context.run, last_step(context)
     start = context.member(run.member_params(0), member)
-    end = context.member(run.member_params(run.steps[-1]), member)
+    end = context.member(run.member_params(last), member)
     frozen = _has_batch_statistics(start)
     if frozen and not context.options.freeze_statistics:
         raise InputError(
@@ -124,30 +134,27 @@ def _arguments(context: Context, member: int, arrays: SplitArrays):
     schedule = make_schedule(
         config.optimizer, setup.batches.steps_per_epoch, config.train.num_epochs
     )
-    rates = jnp.asarray([float(schedule(step)) for step in range(run.steps[-1])], jnp.float32)
     arguments = (
         start,
         arrays.images,
         jnp.asarray(arrays.labels),
         jnp.asarray(run_batches(context, member)),
-        rates,
+        jnp.asarray([float(schedule(step)) for step in range(last)], jnp.float32),
     )
     options = {
         "momentum": config.optimizer.momentum,
         "weight_decay": config.regularizer.weight_decay,
     }
-    if not frozen:
-        _check_trajectory(context, end, arguments, options)
-    return arguments, options
+    error = np.nan if frozen else _trajectory_error(context, end, arguments, options)
+    return arguments, options, error
 
 
 def _compute(context: Context, step: None) -> pd.DataFrame:
     _check(context)
-    steps = probes(context)
-    parts = []
+    steps, parts = probes(context), []
     for member in context.members:
         arrays = member_examples(context, member)
-        arguments, options = _arguments(context, member, arrays)
+        arguments, options, error = _arguments(context, member, arrays)
         found = loss_sensitivity(
             context.run.logits_fn,
             *arguments,
@@ -160,7 +167,8 @@ def _compute(context: Context, step: None) -> pd.DataFrame:
         per_step = np.asarray(found.per_step)
         for probe, values, coefficient in zip(steps, per_step, ginis, strict=True):
             columns = context.example_columns(int(probe), member, "train", arrays)
-            parts.append(pd.DataFrame(columns | {"sensitivity": values, "gini": coefficient}))
+            found_here = {"sensitivity": values, "gini": coefficient, "trajectory_error": error}
+            parts.append(pd.DataFrame(columns | found_here))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -168,12 +176,12 @@ def _compute_by_class(context: Context, step: None) -> pd.DataFrame:
     _check(context)
     num_classes = context.run.setup.examples.num_classes
     if num_classes > 100:
-        raise InputError(
-            f"pass class_sensitivity: {num_classes} classes are too many (at most 100)"
-        )
+        raise InputError(f"pass class_sensitivity: {num_classes} classes, must be at most 100")
+    loss_class, image_class = np.divmod(np.arange(num_classes**2), num_classes)
     parts = []
     for member in context.members:
-        arguments, options = _arguments(context, member, member_examples(context, member))
+        arrays = member_examples(context, member)
+        arguments, options, _ = _arguments(context, member, arrays)
         found = loss_sensitivity(
             context.run.logits_fn,
             *arguments,
@@ -182,14 +190,13 @@ def _compute_by_class(context: Context, step: None) -> pd.DataFrame:
             num_classes=num_classes,
             **options,
         )
-        loss_class, image_class = np.divmod(np.arange(num_classes**2), num_classes)
         columns = {"member": member, "loss_class": loss_class, "image_class": image_class}
         values = {"sensitivity": np.asarray(found.per_class).ravel()}
         parts.append(pd.DataFrame(columns | values))
     return pd.concat(parts, ignore_index=True)
 
 
-_OPTIONS = ("members", "num_probes", "include_direct", "freeze_statistics")
+_OPTIONS = ("steps", "members", "num_probes", "include_direct", "freeze_statistics")
 SENSITIVITY = Pass(
     name="sensitivity",
     summary="loss-sensitivity of every training example through all SGD updates, its Gini",
