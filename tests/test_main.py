@@ -1,0 +1,326 @@
+"""The main job through the real command line: it learns, resumes exactly, and refuses bad input."""
+
+import contextlib
+import json
+import os
+import pathlib
+import pickle
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests import command_line
+
+SMALL = [
+    "--config=configs/digits_randlabel.py:quick",
+    "--config.dataset.num_train=200",
+    "--config.dataset.num_validation=100",
+    "--config.model.widths=(32,)",
+    "--config.train.num_epochs=12",
+    "--config.checkpoint.every_epochs=4",
+]
+
+
+def main(workdir, *flags, small=True, **extra):
+    return command_line.run(
+        "memjax.main", *(SMALL if small else []), f"--workdir={workdir}", *flags, **extra
+    )
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_seconds(lines):
+    return [{k: v for k, v in line.items() if k != "wall_seconds"} for line in lines]
+
+
+def checkpoint_bits(workdir):
+    """What each checkpoint holds, by the checksum that was noted with it."""
+    return {
+        int(path.name): json.loads((path / "metadata" / "metadata").read_text())["checksum"]
+        for path in (workdir / "checkpoints").iterdir()
+        if path.name.isdigit()
+    }
+
+
+def assert_same_run(one, other):
+    assert without_seconds(rows(one)) == without_seconds(rows(other))
+    assert checkpoint_bits(one) == checkpoint_bits(other)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(one / "examples.parquet"), pd.read_parquet(other / "examples.parquet")
+    )
+    same = [json.loads((w / "summary.json").read_text()) for w in (one, other)]
+    for summary in same:
+        del summary["wall_seconds"], summary["examples_per_second"]
+    assert same[0] == same[1]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    finished = main(workdir)
+    assert finished.returncode == 0, finished.stderr
+    return workdir, finished
+
+
+def test_a_run_leaves_the_whole_folder_and_says_what_it_did(undisturbed):
+    workdir, finished = undisturbed
+    assert "digits: 200 training, 100 validation examples, 10 classes" in finished.stdout
+    assert "parameters" in finished.stdout
+    for name in ("config.json", "summary.json", "examples.parquet", "figures/curves.png"):
+        assert (workdir / name).stat().st_size > 0
+    lines = rows(workdir)
+    assert [line["step"] for line in lines] == list(range(0, 49, 4))
+    assert {"train_loss", "validation_accuracy", "clean_accuracy"} <= set(lines[0])
+    assert lines[0]["clean_accuracy"] is None
+    assert sorted(checkpoint_bits(workdir)) == [0, 1, 2, 4, 8, 16, 32, 48]
+    table = pd.read_parquet(workdir / "examples.parquet")
+    assert table.groupby("split").size().to_dict() == {"train": 200, "validation": 100}
+    train = table[table["split"] == "train"]
+    assert train["is_corrupted"].all()
+    assert 0.02 < (train["label"] == train["true_label"]).mean() < 0.25
+
+
+def test_a_finished_run_has_nothing_left_to_do(undisturbed):
+    workdir, _ = undisturbed
+    before = checkpoint_bits(workdir), rows(workdir)
+    assert main(workdir).returncode == 0
+    assert (checkpoint_bits(workdir), rows(workdir)) == before
+
+
+def test_the_cut_into_dispatches_changes_no_bit(undisturbed, tmp_path):
+    assert main(tmp_path / "run", "--config.run.steps_per_dispatch=3").returncode == 0
+    assert_same_run(undisturbed[0], tmp_path / "run")
+
+
+@pytest.mark.parametrize("lines_before", [1, 5, 9])
+def test_a_killed_run_ends_as_an_undisturbed_one(undisturbed, tmp_path, lines_before):
+    workdir = tmp_path / "run"
+    metrics = workdir / "metrics.jsonl"
+    slow = ["--config.run.steps_per_dispatch=1", "--config.run.evaluation_batch_size=1"]
+    process = command_line.start("memjax.main", *SMALL, f"--workdir={workdir}", *slow)
+    command_line.wait_for(
+        lambda: metrics.exists() and metrics.read_text().count("\n") >= lines_before, process
+    )
+    assert command_line.kill(process)[0] == -signal.SIGKILL
+    assert not (workdir / "summary.json").exists()
+    assert main(workdir).returncode == 0
+    assert_same_run(undisturbed[0], workdir)
+
+
+def test_sigterm_saves_and_exits_143_and_the_rest_is_exact(undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    slow = ["--config.run.steps_per_dispatch=1", "--config.run.evaluation_batch_size=1"]
+    process = command_line.start("memjax.main", *SMALL, f"--workdir={workdir}", *slow)
+    metrics = workdir / "metrics.jsonl"
+    command_line.wait_for(lambda: metrics.exists() and len(rows(workdir)) >= 3, process)
+    code, _, error = command_line.kill(process, signal.SIGTERM)
+    assert code == 143
+    assert "is saved" in error
+    assert main(workdir).returncode == 0
+    assert_same_run(undisturbed[0], workdir)
+
+
+def test_two_runs_on_one_folder_are_refused(tmp_path):
+    workdir = tmp_path / "run"
+    long = ["--config.train.num_epochs=100000", "--config.train.log_every_epochs=100"]
+    process = command_line.start("memjax.main", *SMALL, f"--workdir={workdir}", *long)
+    command_line.wait_for(lambda: (workdir / "metrics.jsonl").exists(), process)
+    second = main(workdir, *long)
+    command_line.kill(process)
+    command_line.assert_one_line_and_exit_2(second, "another process is at work")
+
+
+def test_another_config_is_refused_and_overwrite_is_explicit(undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    assert main(workdir, "--config.train.num_epochs=1").returncode == 0
+    refused = main(workdir, "--config.train.num_epochs=2")
+    command_line.assert_one_line_and_exit_2(refused, "train.num_epochs is 1 there, 2 here")
+    assert main(workdir, "--config.train.num_epochs=2", "--overwrite").returncode == 0
+    assert rows(workdir)[-1]["epoch"] == 2
+
+
+def test_a_truncated_newest_checkpoint_is_made_again(undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    assert main(workdir).returncode == 0
+    newest = workdir / "checkpoints" / "48"
+    for path in newest.rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[:500])
+    (workdir / "summary.json").unlink()
+    again = main(workdir)
+    assert again.returncode == 0
+    assert "skipped" in again.stderr
+    assert_same_run(undisturbed[0], workdir)
+
+
+def test_a_loss_that_is_not_finite_stops_with_exit_3_and_keeps_the_last_good(tmp_path):
+    workdir = tmp_path / "run"
+    finished = main(
+        workdir,
+        "--config.optimizer.learning_rate=1e20",
+        "--config.ensemble.size=2",
+        "--config.checkpoint.powers_of_two=False",
+    )
+    assert finished.returncode == 3
+    assert "member" in finished.stderr
+    assert "step" in finished.stderr
+    assert list(checkpoint_bits(workdir)) == [0]
+
+
+def test_an_ensemble_member_is_the_run_with_its_seed(undisturbed, tmp_path):
+    ensemble = tmp_path / "ensemble"
+    assert main(ensemble, "--config.ensemble.size=2").returncode == 0
+    alone = rows(undisturbed[0])
+    members = rows(ensemble)
+    assert [line["step"] for line in members][:3] == [line["step"] for line in alone][:3]
+    for one, both in list(zip(alone, members, strict=False))[:3]:
+        assert np.isclose(both["train_loss"][0], one["train_loss"], rtol=1e-5)
+        assert both["train_loss"][0] != both["train_loss"][1]
+
+
+def test_tensorboard_by_a_flag(tmp_path):
+    flags = ["--config.run.tensorboard=True", "--config.train.num_epochs=1"]
+    assert main(tmp_path / "run", *flags).returncode == 0
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_help_and_list_configs_are_quick_and_need_no_jax(tmp_path):
+    finished = command_line.run("memjax.main", "--help")
+    assert "--workdir" in finished.stdout
+    assert "--config" in finished.stdout
+    listed = command_line.run("memjax.main", "--list_configs", cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "configs/cifar_randlabel.py" in listed.stdout
+    code = (
+        "import sys, memjax.main; print(sorted({'jax', 'tensorflow', 'flax'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout == "[]\n"
+
+
+def test_training_imports_no_tensorflow(tmp_path):
+    code = (
+        "import sys, memjax, memjax.training.run, memjax.loading\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout == "False\n"
+
+
+def save_npz(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def bad_arrays(kind):
+    images = np.random.default_rng(0).random((40, 6, 6)).astype(np.float32)
+    labels = np.arange(40) % 4
+    if kind == "length":
+        return {"images": images, "labels": labels[:-1]}
+    if kind == "nan":
+        images[3, 2, 1] = np.nan
+    if kind == "empty_class":
+        labels = np.where(labels == 2, 3, labels)
+    if kind == "negative":
+        labels = labels - 1
+    if kind == "outside":
+        return {"images": images, "labels": labels, "num_classes": np.int64(3)}
+    return {"images": images, "labels": labels}
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        ("length", "length"),
+        ("nan", "finite"),
+        ("empty_class", "class"),
+        ("negative", "labels"),
+        ("outside", "labels"),
+    ],
+)
+def test_bad_arrays_are_one_line(tmp_path, kind, word):
+    path = save_npz(tmp_path / "own.npz", **bad_arrays(kind))
+    flags = ["--config=configs/digits_real.py:quick", "--config.dataset.source=npz"]
+    flags += [f"--config.dataset.path={path}", f"--workdir={tmp_path / 'run'}"]
+    finished = command_line.run("memjax.main", *flags)
+    command_line.assert_one_line_and_exit_2(finished, word)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pickled_npz_is_refused_and_never_loaded(tmp_path):
+    class Boom:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "boom"),)
+
+    path = tmp_path / "own.npz"
+    np.savez(path, images=np.array([Boom()], dtype=object), labels=np.zeros(1, int))
+    flags = ["--config=configs/digits_real.py:quick", "--config.dataset.source=npz"]
+    flags += [f"--config.dataset.path={path}", f"--workdir={tmp_path / 'run'}"]
+    command_line.assert_one_line_and_exit_2(command_line.run("memjax.main", *flags), "own.npz")
+    path.write_bytes(pickle.dumps({"images": 1}))
+    command_line.assert_one_line_and_exit_2(command_line.run("memjax.main", *flags), "own.npz")
+    assert not (tmp_path / "boom").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--config=configs/digits_rndlabel.py"], ["did you mean configs/digits_randlabel.py"]),
+        (["--config=configs/digits_real.py:fast"], ["quick"]),
+        (["--config.corruption.fractoin=0.4"], ["did you mean fraction"]),
+        (["--config.corruption.fraction=-0.1"], ["config.corruption.fraction", "[0, 1]"]),
+        (["--config.corruption.fraction=1.5"], ["config.corruption.fraction", "[0, 1]"]),
+        (["--config.corruption.fraction=nan"], ["config.corruption.fraction", "[0, 1]"]),
+        (["--config.corruption.fraction=much"], ["config.corruption.fraction"]),
+        (["--config.train.batch_size=0"], ["config.train.batch_size", "at least 1"]),
+        (["--config.train.batch_size=500"], ["config.train.batch_size", "at most 200"]),
+        (["--config.dataset.source=digit"], ["did you mean digits"]),
+        (["--config.dataset.source=tfds", "--config.dataset.name=mnits"], ["mnist"]),
+        (["--config.model.name=mpl"], ["did you mean mlp"]),
+        (["--config.dataset.num_train=5000"], ["config.dataset.num_train"]),
+        (["--workdri=x"], ["workdir"]),
+        (["extra"], ["extra"]),
+    ],
+)
+def test_bad_flags_are_one_line_and_write_nothing(tmp_path, flags, words):
+    finished = main(tmp_path / "run", *flags)
+    command_line.assert_one_line_and_exit_2(finished, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_flags_are_asked_for():
+    command_line.assert_one_line_and_exit_2(command_line.run("memjax.main"), "--config")
+
+
+def test_an_unwritable_workdir_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    finished = main(tmp_path / "file" / "run")
+    command_line.assert_one_line_and_exit_2(finished, "not writable")
+
+
+@contextlib.contextmanager
+def small_disk(path: pathlib.Path, size: str):
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_saved(tmp_path):
+    with small_disk(tmp_path / "disk", "3m"):
+        workdir = tmp_path / "disk" / "run"
+        finished = main(workdir, "--config.model.widths=(256,256)")
+        command_line.assert_one_line_and_exit_2(finished, "space")
