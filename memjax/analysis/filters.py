@@ -131,6 +131,8 @@ def filter_quality(filters: jax.Array, cutoff: jax.Array | float = 0.25) -> Filt
     entropy = jax.scipy.special.entr(power).sum((1, 2)) / jnp.log(power[0].size)
     centered = filters - filters.mean(pixels, keepdims=True)
     second, fourth = (centered**2).mean(pixels), (centered**4).mean(pixels)
+    # A constant filter leaves only rounding errors, which have no kurtosis.
+    second = jnp.where(second > (10 * jnp.finfo(second.dtype).eps) ** 2, second, jnp.nan)
     return FilterQuality(
         roughness=variation / jnp.sqrt(jnp.square(filters).mean(pixels)),
         low_frequency_share=(power * is_low[None]).sum((1, 2)),
