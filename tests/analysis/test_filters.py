@@ -34,9 +34,15 @@ class _Mlp(nn.Module):
         return nn.Dense(10)(hidden)
 
 
-def test_conv_filters_respond_to_their_own_picture():
+def _numbered(network, images):
+    """The network's variables, each leaf counting its own entries."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+    return jax.tree.map(lambda x: np.arange(x.size, dtype=x.dtype).reshape(x.shape), shapes)
+
+
+def test_conv_filters_are_the_kernel_of_each_output_channel():
     images = jnp.ones((1, 8, 8, 3))
-    variables = jax.jit(_ConvNet().init)(jax.random.key(0), images)
+    variables = _numbered(_ConvNet(), images)
     filters = first_layer_filters(variables, (8, 8, 3))
     kernel = variables["params"]["Conv_0"]["kernel"]
     assert filters.shape == (6, 3, 5, 3)
@@ -45,7 +51,7 @@ def test_conv_filters_respond_to_their_own_picture():
 
 
 def test_dense_filters_are_the_gradient_of_each_unit_by_the_image():
-    variables = jax.jit(_Mlp().init)(jax.random.key(0), jnp.ones((1, 2, 3, 2)))
+    variables = _numbered(_Mlp(), jnp.ones((1, 2, 3, 2)))
     filters = first_layer_filters(variables, (2, 3, 2))
 
     def units(image):
