@@ -10,6 +10,7 @@ sum_p a_p d_p, whichever is less work.
 All of it is written for ONE example; callers vmap it.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -38,10 +39,10 @@ class TracedExample(NamedTuple):
 
 
 class LeafGradient(NamedTuple):
-    """The gradient by one leaf, up to the order of its elements.
+    """The gradients of some functions by one leaf, up to the order of its elements.
 
-    It is the sum over positions of the outer products of `rows` [matrices positions rows] and
-    `columns` [matrices positions columns]; or, where `rows` is None, `columns` itself, of any shape.
+    They are the outer products of `rows` [matrices rows] and `columns` [functions matrices
+    columns], or, where `rows` is None, `columns` [functions elements] itself.
     """
 
     rows: jax.Array | None
@@ -107,30 +108,42 @@ def squared_norm(uses: ParamUses, traced: TracedExample, cotangent: jax.Array) -
             rows, columns = _factors(kernels, traced.activations, by_output)
             terms.append(_outer_squared_norm(_form(kernels), rows, columns))
     # Rounding may leave a sum of a Gram form just below 0.
-    return jnp.maximum(jnp.stack(terms).sum(), 0) if terms else jnp.zeros(())
+    return jnp.maximum(sum(terms), 0)
 
 
 def leaf_gradients(
-    uses: ParamUses, traced: TracedExample, cotangent: jax.Array
+    uses: ParamUses, traced: TracedExample, cotangents: jax.Array
 ) -> list[LeafGradient]:
-    """Returns the gradient by every leaf, for inner products between examples.
+    """Returns gradients by every leaf, for inner products between examples.
 
-    Arguments as for `squared_norm`. A kernel used at one position stays an outer product.
+    Args:
+      uses: from `find_param_uses`.
+      traced: from `trace_example`.
+      cotangents: [functions classes], the derivative of each function by the logits.
+
+    Returns:
+      One for each leaf that has a derivative; a kernel used at one position as an outer product.
     """
-    by_output, by_leaf = traced.pull_back(cotangent)
-    gradients = [LeafGradient(None, gradient) for gradient in by_leaf.values()]
+    by_output, by_leaf = jax.vmap(traced.pull_back)(cotangents)
+    num_functions = len(cotangents)
+    gradients = [
+        LeafGradient(None, gradient.reshape(num_functions, -1)) for gradient in by_leaf.values()
+    ]
+
     for kernels in uses.kernels.values():
-        rows, columns = _factors(kernels, traced.activations, by_output)
-        if rows.shape[1] > 1:
-            gradients.append(LeafGradient(None, _product(rows, columns)))
+        factors = functools.partial(_factors, kernels, traced.activations)
+        if _form(kernels) == "outer":
+            rows, columns = jax.vmap(factors, out_axes=(None, 0))(by_output)
+            gradients.append(LeafGradient(rows[:, 0], columns[:, :, 0]))
         else:
-            gradients.append(LeafGradient(rows, columns))
+            products = jax.vmap(lambda d, factors=factors: _product(*factors(d)))(by_output)
+            gradients.append(LeafGradient(None, products.reshape(num_functions, -1)))
     return gradients
 
 
 def elements_per_example(uses: ParamUses, leaves: Sequence[jax.Array]) -> int:
-    """Returns how many numbers the norms keep for one example, besides a batch gradient's."""
-    total = sum(leaves[leaf].size for leaf in {*uses.shared, *uses.other})
+    """Returns how many numbers `squared_norm` needs, besides what a batch gradient does."""
+    total = sum(leaves[leaf].size for leaf in {*uses.elementwise, *uses.shared, *uses.other})
     for kernels in uses.kernels.values():
         matrices, positions, rows, columns = _sizes(kernels)
         form = _form(kernels)
@@ -140,6 +153,16 @@ def elements_per_example(uses: ParamUses, leaves: Sequence[jax.Array]) -> int:
             total += 2 * matrices * positions**2
         elif form == "product":
             total += matrices * rows * (columns + (0 if kernels[0].is_dense else positions))
+    return total
+
+
+def gradient_elements(uses: ParamUses, leaves: Sequence[jax.Array]) -> int:
+    """Returns how many numbers `leaf_gradients` returns for one example and one function."""
+    plain = {*uses.elementwise, *uses.shared, *uses.other}
+    total = sum(leaves[leaf].size for leaf in plain)
+    for leaf, kernels in uses.kernels.items():
+        matrices, _, _, columns = _sizes(kernels)
+        total += matrices * columns if _form(kernels) == "outer" else leaves[leaf].size
     return total
 
 

@@ -10,12 +10,9 @@ import jax.numpy as jnp
 from memjax.analysis.example_mixing import check_examples_independent
 from memjax.analysis.ghost import elements_per_example, squared_norm, trace_example
 from memjax.analysis.losses import softmax_cross_entropy
-from memjax.analysis.microbatch import check_on_one_device, over_microbatches
+from memjax.analysis.microbatch import check_on_one_device, examples_at_once, over_microbatches
 from memjax.analysis.param_uses import find_param_uses
 from memjax.errors import InputError
-
-# Numbers that per-example work may keep at once where no microbatch_size is given: 64 MB.
-_ELEMENTS_AT_ONCE = 2**24
 
 
 def per_example_gradients(
@@ -45,9 +42,9 @@ def per_example_gradients(
       >>> def loss_fn(params, image, label):
       ...     return (params @ image - label) ** 2
       >>> images = jnp.array([[1.0, 0.0], [0.0, 2.0]])
-      >>> per_example_gradients(loss_fn, jnp.zeros(2), images, jnp.ones(2))
-      Array([[-2.,  0.],
-             [ 0., -4.]], dtype=float32)
+      >>> per_example_gradients(loss_fn, jnp.ones(2), images, jnp.zeros(2))
+      Array([[2., 0.],
+             [0., 8.]], dtype=float32)
     """
     check_on_one_device(images, labels)
     return _per_example_gradients(loss_fn, params, images, labels, microbatch_size)
@@ -73,10 +70,10 @@ def gradient_norms(
 ) -> jax.Array:
     """Returns the norm of every example's gradient with respect to all parameters.
 
-    At initialisation, averaged over seeds, this is the GraNd score (Paul et al. 2021, "Deep learning
-    on a data diet"). The kernels of dense and convolution layers are found in the jaxpr of
-    `logits_fn`, and their gradients are never formed where activations and cotangents give the norm
-    for less; offsets and scales cost next to nothing. Any other use of a parameter (a scan, a
+    At initialisation, averaged over seeds, this is the GraNd score (Paul et al. 2021, "Deep
+    learning on a data diet"). The kernels of dense and convolution layers are found in the jaxpr
+    of `logits_fn`, and their gradients are never formed where activations and cotangents give the
+    norm for less; offsets and scales cost next to nothing. Any other use of a parameter (a scan, a
     normalised weight) is differentiated example by example, for that parameter alone.
 
     Args:
@@ -104,10 +101,10 @@ def gradient_norms(
     Example:
       >>> def logits_fn(params, images):
       ...     return images @ params["kernel"] + params["bias"]
-      >>> params = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
+      >>> params = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros((1, 2))}
       >>> images = jnp.array([[0.0, 0.0], [3.0, 4.0]])
-      >>> gradient_norms(logits_fn, params, images, jnp.array([0, 1])).round(3)
-      Array([0.707, 3.606], dtype=float32)
+      >>> print(gradient_norms(logits_fn, params, images, jnp.array([0, 1])).round(2))
+      [0.71 3.61]
     """
     if method not in ("auto", "ghost", "vmap"):
         raise InputError(f"method: {method!r} is unknown; it is 'auto', 'ghost' or 'vmap'")
@@ -143,11 +140,6 @@ def _gradient_norms(logits_fn, params, images, labels, method, microbatch_size, 
     )
 
 
-def examples_at_once(elements_per_example: int) -> int:
-    """Returns how many examples fit into 64 MB, at this many numbers an example (at least one)."""
-    return max(1, _ELEMENTS_AT_ONCE // max(1, elements_per_example))
-
-
 def _plain_gradient_norm(logits_fn, params, image, label, example_loss):
     leaves, structure = jax.tree.flatten(params)
     floats = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
@@ -162,7 +154,7 @@ def _plain_gradient_norm(logits_fn, params, image, label, example_loss):
     squares = [
         jnp.sum(jnp.square(g.astype(jnp.promote_types(g.dtype, jnp.float32)))) for g in gradients
     ]
-    return jnp.sqrt(sum(squares[1:], squares[0]))
+    return jnp.sqrt(sum(squares))
 
 
 def _unknown_uses(params: Any, other: dict[int, str]) -> str:

@@ -10,6 +10,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from memjax.errors import InputError
 
+# Numbers that per-example work may keep at once where no microbatch size is given: 128 MB.
+_ELEMENTS_AT_ONCE = 2**25
+
 
 def over_microbatches(
     fn: Callable[..., Any], *arrays: jax.Array, microbatch_size: int | None = None
@@ -111,6 +114,11 @@ def check_lengths(*arrays: jax.Array) -> int:
     return lengths[0]
 
 
+def examples_at_once(elements_per_example: int) -> int:
+    """Returns how many examples, of this many numbers each, fit into 128 MB (at least one)."""
+    return max(1, _ELEMENTS_AT_ONCE // max(1, elements_per_example))
+
+
 def check_on_one_device(*arrays: jax.Array) -> None:
     """Raises InputError for a concrete array whose examples lie on several devices."""
     for array in arrays:
@@ -119,7 +127,7 @@ def check_on_one_device(*arrays: jax.Array) -> None:
             if len(sharding.device_set) > 1 and not sharding.is_fully_replicated:
                 raise InputError(
                     f"images and labels: sharded over {len(sharding.device_set)} devices, where "
-                    "per-example gradients can be wrong; use "
+                    "per-example gradients can be wrong; give each device its own examples by "
                     "memjax.analysis.microbatch.over_devices"
                 )
 

@@ -88,8 +88,9 @@ class ParamUses:
 
 @dataclasses.dataclass(frozen=True)
 class _Origin:
-    """What a value comes from: images, or (with a derivative) leaves alone.
+    """What a value comes from: leaves alone (with a derivative), or images.
 
+    The result of a kernel counts as coming from images, even where its activations are constant.
     `primitive` is the first one that made more of the leaves than a view.
     """
 
@@ -121,13 +122,14 @@ def find_param_uses(logits_fn: Callable, params: Any, images: Any) -> ParamUses:
 
     def apply(index: int, equation: Any, operands: list[Any]) -> list[_Origin]:
         origins = [x if isinstance(x, _Origin) else _Origin() for x in operands]
+        kernel = _kernel(index, equation, origins)
+        if kernel:
+            kernels.setdefault(kernel.view.leaf, []).append(kernel)
+            return [_Origin(from_images=True)]
         origin = _result_origin(equation, origins, operands)
-        if origin.from_images:
-            kernel = _kernel(index, equation, origins)
-            used = [source for source in origins if source.leaves and _has_derivative(equation)]
-            if kernel:
-                kernels.setdefault(kernel.view.leaf, []).append(kernel)
-            elif equation.primitive.name in _ELEMENTWISE and all(source.view for source in used):
+        if origin.from_images and _has_derivative(equation):
+            used = [source for source in origins if source.leaves]
+            if equation.primitive.name in _ELEMENTWISE and all(source.view for source in used):
                 elementwise.update(*(source.leaves for source in used))
             else:
                 for source in used:
@@ -217,9 +219,9 @@ def _kernel(index: int, equation: Any, origins: list[_Origin]) -> Kernel | None:
     name, parameters = equation.primitive.name, equation.params
     if name not in ("dot_general", "conv_general_dilated"):
         return None
-    activation = 0 if origins[0].from_images else 1
+    activation = 1 if origins[0].leaves else 0
     view = origins[1 - activation].view
-    if view is None or not view.is_exact:
+    if view is None or not view.is_exact or origins[activation].leaves:
         return None
     if name == "conv_general_dilated" and (activation or parameters["batch_group_count"] != 1):
         return None

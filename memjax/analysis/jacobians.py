@@ -1,0 +1,290 @@
+"""Derivatives of single examples' logits by inputs and by parameters, and what is read off them."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from memjax.analysis.example_mixing import check_examples_independent
+from memjax.analysis.forward_pass import inlined_jaxpr
+from memjax.analysis.ghost import (
+    LeafGradient,
+    elements_per_example,
+    gradient_elements,
+    leaf_gradients,
+    squared_norm,
+    trace_example,
+)
+from memjax.analysis.microbatch import check_on_one_device, examples_at_once, over_microbatches
+from memjax.analysis.param_uses import find_param_uses
+from memjax.errors import InputError
+
+LogitsFn = Callable[[Any, jax.Array], jax.Array]
+
+
+def input_jacobians(
+    logits_fn: LogitsFn,
+    params: Any,
+    images: jax.Array,
+    microbatch_size: int | None = None,
+) -> jax.Array:
+    """Returns the derivative of every example's logits with respect to its image.
+
+    One backward pass for each class, or one forward pass for each pixel where there are fewer
+    pixels than classes; all passes of a microbatch at once.
+
+    Args:
+      logits_fn: `logits_fn(params, images [n ...]) -> logits [n classes]`, any JAX model in
+        inference mode. Compiled once for each function object: pass the same one again.
+      params: pytree of arrays.
+      images: [n ...], float.
+      microbatch_size: examples computed at once; None: as many as keep the memory small. Changes
+        nothing but rounding.
+
+    Returns:
+      [n classes ...] in the dtype of `images`: logits for each unit of `images`.
+
+    Raises:
+      InputError: images that are not float, are empty, or are sharded over devices; logits that mix
+        the examples (BatchNorm in training mode), as far as the jaxpr shows it.
+
+    Example:
+      >>> def logits_fn(params, images):
+      ...     return images**2 @ params
+      >>> input_jacobians(logits_fn, jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.ones((1, 2)))
+      Array([[[2., 0.],
+              [0., 4.]]], dtype=float32)
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(f"images: must be float to be differentiated, not {images.dtype}")
+    check_on_one_device(images)
+    return _input_jacobians(logits_fn, params, images, microbatch_size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _input_jacobians(logits_fn, params, images, microbatch_size):
+    check_examples_independent(logits_fn, params, images)
+    one_image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    jaxpr = inlined_jaxpr(logits_fn, params, one_image)
+    leaves = jax.tree.leaves(params)
+    num_classes, num_pixels = jaxpr.out_avals[0].shape[1], math.prod(one_image.shape)
+    derivative = jax.jacfwd if num_pixels < num_classes else jax.jacrev
+
+    def logits(image: jax.Array) -> jax.Array:
+        return core.jaxpr_as_fun(jaxpr)(*leaves, image[None])[0][0]
+
+    results = [variable.aval for equation in jaxpr.jaxpr.eqns for variable in equation.outvars]
+    elements = sum(math.prod(aval.shape) for aval in results) * min(num_classes, num_pixels)
+    size = microbatch_size or examples_at_once(elements)
+    return over_microbatches(jax.vmap(derivative(logits)), images, microbatch_size=size)
+
+
+def jacobian_norms(jacobians: jax.Array) -> jax.Array:
+    """Returns the Frobenius norm of every example's Jacobian.
+
+    Args:
+      jacobians: [n classes ...], from `input_jacobians`.
+
+    Returns:
+      [n].
+
+    Example:
+      >>> jacobian_norms(jnp.array([[[3.0, 0.0], [0.0, 4.0]]]))
+      Array([5.], dtype=float32)
+    """
+    return jnp.sqrt(jnp.sum(jnp.square(jacobians), axis=range(1, jacobians.ndim)))
+
+
+def jacobian_singular_values(jacobians: jax.Array) -> jax.Array:
+    """Returns the singular values of every example's Jacobian, largest first.
+
+    Args:
+      jacobians: [n classes ...], from `input_jacobians`; pixels are flattened.
+
+    Returns:
+      [n min(classes, pixels)]. The first is the spectral norm: the most that the logits (as a
+      vector) move for a small step of length 1.
+
+    Example:
+      >>> jacobian_singular_values(jnp.array([[[3.0, 0.0], [0.0, 4.0]]]))
+      Array([[4., 3.]], dtype=float32)
+    """
+    flat = jacobians.reshape(*jacobians.shape[:2], -1)
+    return jnp.linalg.svd(flat, compute_uv=False)
+
+
+def extended_data_jacobian(jacobians: jax.Array, class_index: int) -> jax.Array:
+    """Returns one class's input gradients at all examples, stacked as the rows of one matrix.
+
+    Wang et al. 2016, "Analysis of deep neural networks with extended data Jacobian matrix". A
+    network that is one linear map near all its data has rank 1 here.
+
+    Args:
+      jacobians: [n classes ...], from `input_jacobians`.
+      class_index: in [0, classes).
+
+    Returns:
+      [n pixels].
+
+    Raises:
+      InputError: there is no such class.
+
+    Example:
+      >>> extended_data_jacobian(jnp.arange(8.0).reshape(2, 2, 2), 1)
+      Array([[2., 3.],
+             [6., 7.]], dtype=float32)
+    """
+    if not 0 <= class_index < jacobians.shape[1]:
+        raise InputError(f"class_index: {class_index} is not in [0, {jacobians.shape[1]})")
+    return jacobians[:, class_index].reshape(len(jacobians), -1)
+
+
+def extended_data_jacobian_spectra(jacobians: jax.Array) -> jax.Array:
+    """Returns the singular values of every class's extended data Jacobian, largest first.
+
+    Args:
+      jacobians: [n classes ...], from `input_jacobians`.
+
+    Returns:
+      [classes min(n, pixels)].
+
+    Example:
+      >>> extended_data_jacobian_spectra(jnp.ones((2, 1, 2))).round(3)
+      Array([[2., 0.]], dtype=float32)
+    """
+    flat = jacobians.reshape(*jacobians.shape[:2], -1)
+    return jnp.linalg.svd(flat.swapaxes(0, 1), compute_uv=False)
+
+
+def parameter_jacobian_norms(
+    logits_fn: LogitsFn,
+    params: Any,
+    images: jax.Array,
+    microbatch_size: int | None = None,
+) -> jax.Array:
+    """Returns the norm of the derivative of every logit with respect to all parameters.
+
+    No [n classes n_params] is formed: the norms come from activations and cotangents, as in
+    `memjax.analysis.gradients.gradient_norms`, and activations serve all classes.
+
+    Args:
+      logits_fn: as for `input_jacobians`.
+      params: pytree of arrays; integer leaves, and what is behind `stop_gradient`, count nothing.
+      images: [n ...].
+      microbatch_size: as for `input_jacobians`.
+
+    Returns:
+      [n classes], float32 (float64 for a float64 model).
+
+    Raises:
+      InputError: images that are empty or sharded over devices; logits that mix the examples.
+
+    Example:
+      >>> def logits_fn(params, images):
+      ...     return images @ params
+      >>> parameter_jacobian_norms(logits_fn, jnp.zeros((2, 3)), jnp.array([[3.0, 4.0]]))
+      Array([[5., 5., 5.]], dtype=float32)
+    """
+    check_on_one_device(images)
+    return _parameter_jacobian_norms(logits_fn, params, images, microbatch_size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _parameter_jacobian_norms(logits_fn, params, images, microbatch_size):
+    check_examples_independent(logits_fn, params, images)
+    leaves = jax.tree.leaves(params)
+    uses = find_param_uses(logits_fn, params, images)
+    num_classes = uses.jaxpr.out_avals[0].shape[1]
+
+    def norms(image: jax.Array) -> jax.Array:
+        traced = trace_example(uses, leaves, image)
+        squared = jax.vmap(functools.partial(squared_norm, uses, traced))
+        return jnp.sqrt(squared(jnp.eye(num_classes, dtype=traced.logits.dtype)))
+
+    elements = elements_per_example(uses, leaves) * num_classes
+    size = microbatch_size or examples_at_once(elements)
+    return over_microbatches(jax.vmap(norms), images, microbatch_size=size)
+
+
+def empirical_ntk(
+    logits_fn: LogitsFn,
+    params: Any,
+    images_a: jax.Array,
+    images_b: jax.Array,
+    block_size: int | None = None,
+) -> jax.Array:
+    """Returns the empirical neural tangent kernel: inner products of parameter Jacobians.
+
+    kernel[i, j, c, d] is the inner product of d logits[c](images_a[i]) / d params and
+    d logits[d](images_b[j]) / d params (Jacot et al. 2018), computed block by block. A dense layer
+    gives <a_i, a_j> <d_ic, d_jd> without its gradients being formed; only gradients of other
+    layers are, for one block of each side at a time.
+
+    Args:
+      logits_fn: as for `input_jacobians`.
+      params: pytree of arrays; integer leaves, and what is behind `stop_gradient`, count nothing.
+      images_a: [n_a ...].
+      images_b: [n_b ...]; their Jacobians are computed again for every block of `images_a`.
+      block_size: examples of each side at once; None: as many as keep the memory small. Changes
+        nothing but rounding.
+
+    Returns:
+      [n_a n_b classes classes].
+
+    Raises:
+      InputError: images that are empty, sharded over devices, or of different shapes on the two
+        sides; logits that mix the examples.
+
+    Example:
+      >>> def logits_fn(params, images):
+      ...     return images @ params
+      >>> images = jnp.array([[3.0, 4.0]])
+      >>> empirical_ntk(logits_fn, jnp.zeros((2, 2)), images, images)
+      Array([[[[25.,  0.],
+               [ 0., 25.]]]], dtype=float32)
+    """
+    if images_a.shape[1:] != images_b.shape[1:] or images_a.dtype != images_b.dtype:
+        raise InputError(
+            "images_b: must have the shape and dtype of images_a without n, "
+            f"{images_a.dtype}{images_a.shape[1:]}, not {images_b.dtype}{images_b.shape[1:]}"
+        )
+    check_on_one_device(images_a, images_b)
+    return _empirical_ntk(logits_fn, params, images_a, images_b, block_size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _empirical_ntk(logits_fn, params, images_a, images_b, block_size):
+    check_examples_independent(logits_fn, params, images_a)
+    leaves = jax.tree.leaves(params)
+    uses = find_param_uses(logits_fn, params, images_a)
+    num_classes = uses.jaxpr.out_avals[0].shape[1]
+    size = block_size or examples_at_once(2 * num_classes * gradient_elements(uses, leaves))
+
+    @jax.vmap
+    def jacobians(image: jax.Array) -> list[LeafGradient]:
+        traced = trace_example(uses, leaves, image)
+        return leaf_gradients(uses, traced, jnp.eye(num_classes, dtype=traced.logits.dtype))
+
+    def rows(block_a: jax.Array) -> jax.Array:
+        jacobians_a = jacobians(block_a)
+
+        def columns(block_b: jax.Array) -> jax.Array:
+            products = map(_inner_products, jacobians(block_b), jacobians_a)
+            return functools.reduce(jnp.add, products)
+
+        return over_microbatches(columns, images_b, microbatch_size=size).swapaxes(0, 1)
+
+    return over_microbatches(rows, images_a, microbatch_size=size).swapaxes(2, 3)
+
+
+def _inner_products(left: LeafGradient, right: LeafGradient) -> jax.Array:
+    """Returns [n_left n_right classes classes] of gradients with leading axes n (and classes)."""
+    if left.rows is None:
+        return jnp.einsum("ice,jde->ijcd", left.columns, right.columns)
+    rows = jnp.einsum("imr,jmr->ijm", left.rows, right.rows)
+    columns = jnp.einsum("icmk,jdmk->ijmcd", left.columns, right.columns)
+    return jnp.einsum("ijm,ijmcd->ijcd", rows, columns)
