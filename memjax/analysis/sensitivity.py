@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from memjax.analysis import sensitivity_inputs as inputs
 from memjax.analysis import sensitivity_sweep as sgd
@@ -50,10 +51,11 @@ def loss_sensitivity(
     num_classes: int | None = None,
     norm_order: float = 1,
     *,
-    weight_decay: float = 0.0,
+    weight_decay: Any = 0.0,
     checkpoint_every: int | None = None,
     probe_chunk_size: int | None = None,
     microbatch_size: int | None = None,
+    mesh: Mesh | None = None,
     example_loss: Callable[[jax.Array, jax.Array], jax.Array] = softmax_cross_entropy,
 ) -> Sensitivity:
     """Returns ||dL_t/dx|| for every training image x, through all SGD updates before t.
@@ -82,14 +84,17 @@ def loss_sensitivity(
       include_direct: whether x's own term in L_t counts, besides what x did to the parameters.
       num_classes: given, `per_class` is returned as well, at the price of one adjoint per class.
       norm_order: 1, 2 or inf, the norm over all of an image's values.
-      weight_decay: added to the gradient as weight_decay * params.
+      weight_decay: added to the gradient as weight_decay * params; a scalar, or a tree prefix of
+        `params` (for instance to leave running statistics alone).
       checkpoint_every: the parameters are kept every so many steps and recomputed in between. By
         default about sqrt(steps) where the whole trajectory would take more than 256 MiB, else
         all are kept. Never changes the result.
-      probe_chunk_size: probes per backward sweep, by default up to 10 (adjoints) as long as their
-        gradients [n ...] stay within 1 GiB. Never changes the result.
+      probe_chunk_size: probes per backward sweep and device, by default as many as have 10
+        adjoints, or fewer, so that their gradients [n ...] stay within 1 GiB. Never changes the
+        result.
       microbatch_size: examples at a time in the gradient of L_t, by default the batch size. Changes
         rounding only.
+      mesh: the devices to share the probes out over; by default one device does all.
       example_loss: `example_loss(logits [classes], label) -> scalar`.
 
     Returns:
@@ -110,28 +115,32 @@ def loss_sensitivity(
 
     Reference: Arpit et al. 2017, section 3.2; Maclaurin et al. 2015 for gradients through training.
     """
+    program = inputs.make_program(logits_fn, example_loss, mesh)
     problem = inputs.check_run(
-        logits_fn, params, images, labels, batches, learning_rate, momentum, weight_decay,
-        example_loss,
-    )  # fmt: skip
+        program, params, images, labels, batches, learning_rate, momentum, weight_decay
+    )
     steps = inputs.check_probes(probe_steps, problem.num_steps)
     if norm_order not in (1, 2, math.inf):
         raise InputError(f"norm_order is {norm_order}, must be 1, 2 or inf")
     inputs.check_num_classes(num_classes, problem.run.labels)
     chunk_size = _chunk_size(problem, len(steps), num_classes or 1, probe_chunk_size)
     trajectory = _Trajectory(problem, _segment_length(problem, checkpoint_every))
-    microbatches = _microbatches(problem, microbatch_size)
+    microbatches = inputs.microbatches(problem, microbatch_size)
 
     order = np.argsort(-steps, kind="stable")
     norms, class_sums = [], []
     for chunk in np.split(order, range(chunk_size, len(order), chunk_size)):
+        # Neighbours go to different devices, so that all of them have as far to go.
+        turn, device = np.divmod(np.arange(len(chunk)), program.num_devices)
+        slots = device * (chunk_size // program.num_devices) + turn
         gradients = _chunk_gradients(
-            problem, trajectory, steps[chunk], chunk_size, microbatches, num_classes, include_direct
-        )
+            problem, trajectory, steps[chunk], slots, chunk_size, microbatches, num_classes,
+            include_direct,
+        )  # fmt: skip
         chunk_norms, chunk_sums = _norms(
-            gradients, problem.run.labels, len(chunk), num_classes, norm_order
+            program, gradients, problem.run.labels, num_classes, norm_order
         )
-        norms.append(chunk_norms)
+        norms.append(chunk_norms[slots])
         class_sums.append(chunk_sums)
     per_step = jnp.concatenate(norms)[np.argsort(order)]
     per_class = None
@@ -150,7 +159,7 @@ def run_sgd(
     learning_rate: float | jax.Array,
     momentum: float = 0.0,
     *,
-    weight_decay: float = 0.0,
+    weight_decay: Any = 0.0,
     example_loss: Callable[[jax.Array, jax.Array], jax.Array] = softmax_cross_entropy,
 ) -> Any:
     """Returns the parameters after all the updates that `loss_sensitivity` differentiates through.
@@ -167,11 +176,11 @@ def run_sgd(
       Array([[ 0.125, -0.125],
              [-0.125,  0.125]], dtype=float32)
     """
+    program = inputs.make_program(logits_fn, example_loss)
     problem = inputs.check_run(
-        logits_fn, params, images, labels, batches, learning_rate, momentum, weight_decay,
-        example_loss,
-    )  # fmt: skip
-    state = sgd.advance(problem.functions, problem.run, problem.start, 0, problem.num_steps)
+        program, params, images, labels, batches, learning_rate, momentum, weight_decay
+    )
+    state = sgd.advance(program, problem.run, problem.start, 0, problem.num_steps)
     return inputs.merge_params(state.params, problem.run.fixed)
 
 
@@ -184,83 +193,87 @@ class _Trajectory:
     def __init__(self, problem: inputs.Problem, segment_length: int):
         self._problem = problem
         self._length = segment_length
+        self._segment: sgd.Segment
         self._starts = [problem.start]
         for segment in range(math.ceil(problem.num_steps / segment_length)):
             self._starts.append(self._record(segment))
 
-    def _record(self, segment: int) -> inputs.SgdState:
-        first = segment * self._length
+    def _record(self, index: int) -> inputs.SgdState:
+        first = index * self._length
         last = min(first + self._length, self._problem.num_steps)
-        self._segment, self._rows = segment, None
-        state, self._rows = sgd.record(
-            self._problem.functions, self._problem.run, self._starts[segment], first, last,
-            length=self._length,
-        )  # fmt: skip
+        self._segment = None  # type: ignore[assignment]  # frees the one before
+        state, rows = sgd.record(
+            self._problem.program, self._problem.run, self._starts[index], first, last, self._length
+        )
+        self._index, self._segment = index, sgd.Segment(rows, first)
         return state
 
-    def before(self, step: int) -> tuple[Any, int]:
-        """Returns the segment that leads to `step`, and the step of its first row."""
-        segment = max(step - 1, 0) // self._length
-        if segment != self._segment:
-            self._record(segment)
-        return self._rows, segment * self._length
+    def before(self, step: int) -> sgd.Segment:
+        """Returns the segment that leads to `step`."""
+        index = max(step - 1, 0) // self._length
+        if index != self._index:
+            self._record(index)
+        return self._segment
 
 
 def _chunk_gradients(
     problem: inputs.Problem,
     trajectory: _Trajectory,
     steps: np.ndarray,
+    slots: np.ndarray,
     chunk_size: int,
     microbatches: jax.Array,
     num_classes: int | None,
     include_direct: bool,
 ) -> jax.Array:
     """Returns dL_t/dx of a chunk of probes (latest first), [n chunk_size * classes ...]."""
-    columns = num_classes or 1
-    images = problem.run.images
-    shape = (images.shape[0], chunk_size * columns, *images.shape[1:])
-    accumulator = jnp.zeros(shape, images.dtype)
-    adjoints = sgd.zero_adjoints(problem.start.params, chunk_size * columns)
+    program, run = problem.program, problem.run
+    adjoints = sgd.zero_adjoints(
+        program, run, problem.start.params, chunk_size * (num_classes or 1)
+    )
 
-    position = int(steps[0])
-    for slot, target in enumerate([*steps.tolist(), 0]):
+    def back(adjoints: sgd.Adjoints, position: int, target: int) -> sgd.Adjoints:
         while position > target:
             # Dispatch is asynchronous: without waiting, all the segments would be in memory.
-            jax.block_until_ready(accumulator)
-            rows, first = trajectory.before(position)
-            lowest = max(first, target)
-            adjoints, accumulator = sgd.sweep(
-                problem.functions, problem.run, rows, first, lowest, position, adjoints, accumulator
-            )
+            jax.block_until_ready(adjoints)
+            segment = trajectory.before(position)
+            lowest = max(segment.first_step, target)
+            adjoints = sgd.sweep(program, adjoints, run, segment, lowest, position)
             position = lowest
-        if slot < len(steps):
-            rows, first = trajectory.before(target)
-            adjoints, accumulator = sgd.add_probe(
-                problem.functions, problem.run, rows, target - first, slot * columns, microbatches,
-                adjoints, accumulator, num_classes=num_classes, include_direct=include_direct,
-            )  # fmt: skip
-    return accumulator
+        return adjoints
+
+    position = int(steps[0])
+    for step, slot in zip(steps.tolist(), slots.tolist(), strict=True):
+        adjoints = back(adjoints, position, step)
+        adjoints = sgd.add_probe(
+            program, adjoints, run, trajectory.before(step), step, slot, microbatches,
+            num_classes=num_classes, include_direct=include_direct,
+        )  # fmt: skip
+        position = step
+    return back(adjoints, position, 0).images
 
 
-@functools.partial(jax.jit, static_argnames=("num_probes", "num_classes", "norm_order"))
+@functools.partial(jax.jit, static_argnames=("program", "num_classes", "norm_order"))
 def _norms(
+    program: inputs.Program,
     gradients: jax.Array,
     labels: jax.Array,
-    num_probes: int,
     num_classes: int | None,
     norm_order: float,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Returns the norms [num_probes n], and their sums per pair of classes over probes, images."""
+    """Returns the norms [probes n], and their sums per pair of classes over probes and images."""
     num_examples, num_adjoints = gradients.shape[:2]
     columns = num_classes or 1
     gradients = gradients.reshape(num_examples, num_adjoints // columns, columns, -1)
-    gradients = gradients[:, :num_probes]
     norms = jnp.linalg.norm(jnp.sum(gradients, axis=2), ord=norm_order, axis=-1).T
-    if num_classes is None:
-        return norms, None
-    class_norms = jnp.sum(jnp.linalg.norm(gradients, ord=norm_order, axis=-1), axis=1)
-    members = jax.nn.one_hot(labels, num_classes, dtype=class_norms.dtype)
-    sums = jnp.einsum("xi,xj->ij", class_norms, members, precision=jax.lax.Precision.HIGHEST)
+    sums = None
+    if num_classes is not None:
+        class_norms = jnp.sum(jnp.linalg.norm(gradients, ord=norm_order, axis=-1), axis=1)
+        members = jax.nn.one_hot(labels, num_classes, dtype=class_norms.dtype)
+        sums = jnp.einsum("xi,xj->ij", class_norms, members, precision=jax.lax.Precision.HIGHEST)
+    if program.mesh is not None:
+        everywhere = program.sharding(shared=False)
+        norms, sums = jax.lax.with_sharding_constraint((norms, sums), everywhere)
     return norms, sums
 
 
@@ -280,15 +293,7 @@ def _chunk_size(
     """Returns the probes per sweep, evened out so that the last sweep is not a small one."""
     adjoint_bytes = problem.run.images.nbytes + 4 * _num_bytes(problem.start.params)
     automatic = max(1, min(_ADJOINTS_PER_SWEEP, _SWEEP_BYTES // adjoint_bytes) // columns)
-    size = min(inputs.positive("probe_chunk_size", probe_chunk_size, automatic), num_probes)
-    return math.ceil(num_probes / math.ceil(num_probes / size))
-
-
-def _microbatches(problem: inputs.Problem, microbatch_size: int | None) -> jax.Array:
-    """Returns every example once, int [count microbatch_size], padded with -1."""
-    num_examples = problem.run.images.shape[0]
-    size = inputs.positive("microbatch_size", microbatch_size, problem.run.batches.shape[1])
-    size = min(size, num_examples)
-    padded = np.full(math.ceil(num_examples / size) * size, -1, np.int32)
-    padded[:num_examples] = np.arange(num_examples)
-    return jnp.asarray(padded.reshape(-1, size))
+    most = inputs.positive("probe_chunk_size", probe_chunk_size, automatic)
+    num_devices = problem.program.num_devices
+    num_sweeps = math.ceil(num_probes / (most * num_devices))
+    return math.ceil(num_probes / (num_sweeps * num_devices)) * num_devices

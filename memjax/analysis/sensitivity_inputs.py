@@ -1,30 +1,45 @@
 """An SGD run as data: what the loss-sensitivity is given, checked and put into arrays."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from memjax.analysis.microbatch import check_on_one_device
 from memjax.errors import InputError
 
 Params = Any
 
 
-class Functions(NamedTuple):
-    """What the compiled functions are specialised to."""
+class Program(NamedTuple):
+    """What the compiled functions are specialised to; adjoints are shared out over the mesh."""
 
     logits_fn: Callable[[Params, jax.Array], jax.Array]
     example_loss: Callable[[jax.Array, jax.Array], jax.Array]
+    mesh: Mesh | None
+
+    @property
+    def num_devices(self) -> int:
+        return self.mesh.size if self.mesh is not None else 1
+
+    def sharding(self, *axes_before: None, shared: bool = True) -> NamedSharding | None:
+        """Returns the sharding of an array whose next axis is shared out over all devices."""
+        if self.mesh is None:
+            return None
+        names = (self.mesh.axis_names,) if shared else ()
+        return NamedSharding(self.mesh, PartitionSpec(*axes_before, *names))
 
 
 class SgdRun(NamedTuple):
     """All that an SGD run is made of, but for the parameters that it moves.
 
     `images: [n ...]`, `labels: [n ...]`, `batches: [steps batch_size]` (negative: padding),
-    `learning_rates: [steps]`, `momentum` and `weight_decay` scalars, `fixed` the params tree with
-    None in place of every floating-point leaf.
+    `learning_rates: [steps]`, `momentum` a scalar, `weight_decay` a scalar per floating-point leaf
+    of params, `fixed` the params tree with None in place of those leaves.
     """
 
     images: jax.Array
@@ -32,7 +47,7 @@ class SgdRun(NamedTuple):
     batches: jax.Array
     learning_rates: jax.Array
     momentum: jax.Array
-    weight_decay: jax.Array
+    weight_decay: Params
     fixed: Params
 
 
@@ -67,25 +82,35 @@ def initial_state(floating: Params) -> SgdState:
     return SgdState(floating, jax.tree.map(jnp.zeros_like, floating))
 
 
+def make_program(
+    logits_fn: Callable[[Params, jax.Array], jax.Array],
+    example_loss: Callable[[jax.Array, jax.Array], jax.Array],
+    mesh: Mesh | None = None,
+) -> Program:
+    """Returns the program; a mesh of one device counts as none, its axes become automatic ones."""
+    if mesh is not None:
+        mesh = Mesh(mesh.devices, mesh.axis_names) if mesh.size > 1 else None
+    return Program(logits_fn, example_loss, mesh)
+
+
 class Problem(NamedTuple):
     """A checked run, as the compiled functions take it."""
 
-    functions: Functions
+    program: Program
     run: SgdRun
     start: SgdState
     num_steps: int
 
 
 def check_run(
-    logits_fn: Callable[[Any, jax.Array], jax.Array],
+    program: Program,
     params: Any,
     images: jax.Array,
     labels: jax.Array,
     batches: jax.Array,
     learning_rate: float | jax.Array,
     momentum: float,
-    weight_decay: float,
-    example_loss: Callable[[jax.Array, jax.Array], jax.Array],
+    weight_decay: Any,
 ) -> Problem:
     """Returns the run, or raises InputError."""
     images, labels = jnp.asarray(images), jnp.asarray(labels)
@@ -95,25 +120,51 @@ def check_run(
         raise InputError(f"images are {images.dtype}, must be floating point to be differentiated")
     if labels.ndim == 0 or labels.shape[0] != images.shape[0]:
         raise InputError(f"labels have shape {labels.shape}, must be [{images.shape[0]} ...]")
-    indices = _integers("batches", batches, num_axes=2)
-    if indices.max() >= images.shape[0]:
-        raise InputError(f"batches name example {indices.max()} of {images.shape[0]}")
-    if not (indices >= 0).any(axis=1).all():
-        step = int((indices >= 0).any(axis=1).argmin())
-        raise InputError(f"batches[{step}] is all padding, must hold at least one example")
-    num_steps = len(indices)
+    check_on_one_device(images, labels)
+    indices = _check_batches(batches, images.shape[0])
     rates = np.asarray(learning_rate)
-    if rates.shape not in ((), (num_steps,)):
-        raise InputError(f"learning_rate has shape {rates.shape}, must be () or ({num_steps},)")
+    if rates.shape not in ((), indices.shape[:1]):
+        raise InputError(f"learning_rate has shape {rates.shape}, must be () or [{len(indices)}]")
     floating, fixed = split_params(params)
     if not jax.tree.leaves(floating):
         raise InputError("params have no floating-point leaf, so there is nothing to train")
     run = SgdRun(
-        images, labels, jnp.asarray(indices, jnp.int32),
-        jnp.broadcast_to(jnp.asarray(rates, float), (num_steps,)),
-        jnp.asarray(momentum, float), jnp.asarray(weight_decay, float), fixed,
-    )  # fmt: skip
-    return Problem(Functions(logits_fn, example_loss), run, initial_state(floating), num_steps)
+        images,
+        labels,
+        jnp.asarray(indices, jnp.int32),
+        jnp.broadcast_to(jnp.asarray(rates, float), indices.shape[:1]),
+        jnp.asarray(momentum, float),
+        _weight_decay_per_leaf(weight_decay, params, floating),
+        fixed,
+    )
+    everywhere = program.sharding(shared=False)
+    run, start = jax.device_put((run, initial_state(floating)), everywhere)
+    return Problem(program, run, start, len(indices))
+
+
+def _check_batches(batches: Any, num_examples: int) -> np.ndarray:
+    indices = _integers("batches", batches, num_axes=2)
+    if indices.max() >= num_examples:
+        raise InputError(f"batches hold {indices.max()}, must be below {num_examples} (examples)")
+    has_examples = (indices >= 0).any(axis=1)
+    if not has_examples.all():
+        step = has_examples.argmin()
+        raise InputError(f"batches[{step}] is all padding, must hold at least one example")
+    return indices
+
+
+def _weight_decay_per_leaf(weight_decay: Any, params: Params, floating: Params) -> Params:
+    """Returns a scalar for every floating-point leaf of params."""
+    try:
+        per_leaf = jax.tree.broadcast(weight_decay, params)
+    except ValueError as error:
+        raise InputError("weight_decay must be a scalar or a tree prefix of params") from error
+    return jax.tree.map(
+        lambda leaf, decay: None if leaf is None else jnp.asarray(decay, float),
+        floating,
+        per_leaf,
+        is_leaf=lambda leaf: leaf is None,
+    )
 
 
 def _integers(name: str, values: Any, num_axes: int) -> np.ndarray:
@@ -151,3 +202,13 @@ def positive(name: str, value: int | None, default: int) -> int:
     if value < 1:
         raise InputError(f"{name} is {value}, must be at least 1")
     return int(value)
+
+
+def microbatches(problem: Problem, microbatch_size: int | None) -> jax.Array:
+    """Returns every example once, int [count microbatch_size], padded with -1."""
+    num_examples = problem.run.images.shape[0]
+    size = positive("microbatch_size", microbatch_size, problem.run.batches.shape[1])
+    size = min(size, num_examples)
+    padded = np.full(math.ceil(num_examples / size) * size, -1, np.int32)
+    padded[:num_examples] = np.arange(num_examples)
+    return jax.device_put(padded.reshape(-1, size), problem.program.sharding(shared=False))

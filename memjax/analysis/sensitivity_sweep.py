@@ -13,17 +13,66 @@ serves many adjoints at once.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from memjax.analysis.sensitivity_inputs import Functions, Params, SgdRun, SgdState, merge_params
+from memjax.analysis.sensitivity_inputs import Params, Program, SgdRun, SgdState, merge_params
 
 
-def zero_adjoints(floating: Params, num_adjoints: int) -> SgdState:
-    """Returns `num_adjoints` adjoints of zero, stacked along a leading axis."""
+class Adjoints(NamedTuple):
+    """Many adjoints at once; over a mesh, every device holds a share of them.
 
-    return SgdState(_stacked_zeros(floating, num_adjoints), _stacked_zeros(floating, num_adjoints))
+    `state`: leading axis [adjoints]. `images: [n adjoints ...]`, the gradients gathered so far: a
+    batch's rows are contiguous in this layout, which is twice as fast as the other one.
+    """
+
+    state: SgdState
+    images: jax.Array
+
+
+class Segment(NamedTuple):
+    """A stretch of the trajectory: parameters with a leading axis, row 0 at step `first_step`."""
+
+    rows: Params
+    first_step: Any
+
+    def params(self, step: jax.Array) -> Params:
+        return jax.tree.map(lambda rows: rows[step - self.first_step], self.rows)
+
+
+def zero_adjoints(program: Program, run: SgdRun, floating: Params, num_adjoints: int) -> Adjoints:
+    """Returns `num_adjoints` adjoints of zero."""
+
+    def zeros() -> Params:
+        sharding = program.sharding()
+        return jax.tree.map(
+            lambda leaf: jnp.zeros((num_adjoints, *leaf.shape), leaf.dtype, device=sharding),
+            floating,
+        )
+
+    num_examples, *image_shape = run.images.shape
+    images = jnp.zeros(
+        (num_examples, num_adjoints, *image_shape), run.images.dtype, device=program.sharding(None)
+    )
+    return Adjoints(SgdState(zeros(), zeros()), images)
+
+
+def _over_adjoints(
+    program: Program, fn: Callable[..., Adjoints], adjoints: Adjoints, *replicated: Any
+) -> Adjoints:
+    """Returns `fn(adjoints, *replicated)`, where every device sees its own adjoints only."""
+    if program.mesh is None:
+        return fn(adjoints, *replicated)
+    over_axes = Adjoints(program.sharding().spec, program.sharding(None).spec)  # type: ignore
+    in_specs = (over_axes, *(PartitionSpec() for _ in replicated))
+    # Under check_vma, gradients of the replicated params would be summed over the devices.
+    return jax.shard_map(
+        fn, mesh=program.mesh, in_specs=in_specs, out_specs=over_axes, check_vma=False
+    )(adjoints, *replicated)
 
 
 def _stacked_zeros(floating: Params, length: int) -> Params:
@@ -31,37 +80,37 @@ def _stacked_zeros(floating: Params, length: int) -> Params:
 
 
 def _example_losses(
-    functions: Functions, run: SgdRun, params: Params, images: jax.Array, indices: jax.Array
+    program: Program, run: SgdRun, params: Params, images: jax.Array, indices: jax.Array
 ) -> jax.Array:
     """Returns the losses [batch_size]; those of padding are another example's, to be masked."""
-    logits = functions.logits_fn(merge_params(params, run.fixed), images)
-    return jax.vmap(functions.example_loss)(logits, run.labels[jnp.maximum(indices, 0)])
+    logits = program.logits_fn(merge_params(params, run.fixed), images)
+    return jax.vmap(program.example_loss)(logits, run.labels[jnp.maximum(indices, 0)])
 
 
 def _batch_gradient(
-    functions: Functions, run: SgdRun, params: Params, images: jax.Array, indices: jax.Array
+    program: Program, run: SgdRun, params: Params, images: jax.Array, indices: jax.Array
 ) -> Params:
     """Returns the gradient of the mean loss over the real examples of one batch."""
 
     def mean_loss(params: Params) -> jax.Array:
-        losses = _example_losses(functions, run, params, images, indices)
+        losses = _example_losses(program, run, params, images, indices)
         is_real = (indices >= 0).astype(losses.dtype)
         return jnp.sum(losses * is_real) / jnp.sum(is_real)
 
     return jax.grad(mean_loss)(params)
 
 
-def _update(functions: Functions, run: SgdRun, state: SgdState, step: jax.Array) -> SgdState:
+def _update(program: Program, run: SgdRun, state: SgdState, step: jax.Array) -> SgdState:
     """Returns the state after one update, with the arithmetic of `optax.sgd`."""
     indices = run.batches[step]
     images = run.images[jnp.maximum(indices, 0)]
-    gradient = _batch_gradient(functions, run, state.params, images, indices)
+    gradient = _batch_gradient(program, run, state.params, images, indices)
 
-    def trace(gradient: jax.Array, param: jax.Array, momentum: jax.Array) -> jax.Array:
-        decayed = gradient + run.weight_decay.astype(param.dtype) * param
+    def trace(gradient, param, momentum, weight_decay):
+        decayed = gradient + weight_decay.astype(param.dtype) * param
         return decayed + run.momentum.astype(param.dtype) * momentum
 
-    momentum = jax.tree.map(trace, gradient, state.params, state.momentum)
+    momentum = jax.tree.map(trace, gradient, state.params, state.momentum, run.weight_decay)
     learning_rate = run.learning_rates[step]
     params = jax.tree.map(
         lambda param, move: param + -learning_rate.astype(param.dtype) * move,
@@ -71,24 +120,19 @@ def _update(functions: Functions, run: SgdRun, state: SgdState, step: jax.Array)
     return SgdState(params, momentum)
 
 
-@functools.partial(jax.jit, static_argnames="functions")
+@functools.partial(jax.jit, static_argnames="program")
 def advance(
-    functions: Functions, run: SgdRun, state: SgdState, start: jax.Array, stop: jax.Array
+    program: Program, run: SgdRun, state: SgdState, start: jax.Array, stop: jax.Array
 ) -> SgdState:
     """Returns the state after the updates of steps `start` to `stop - 1`."""
     return jax.lax.fori_loop(
-        start, stop, lambda step, state: _update(functions, run, state, step), state
+        start, stop, lambda step, state: _update(program, run, state, step), state
     )
 
 
-@functools.partial(jax.jit, static_argnames=("functions", "length"))
+@functools.partial(jax.jit, static_argnames=("program", "length"))
 def record(
-    functions: Functions,
-    run: SgdRun,
-    state: SgdState,
-    start: jax.Array,
-    stop: jax.Array,
-    length: int,
+    program: Program, run: SgdRun, state: SgdState, start: jax.Array, stop: jax.Array, length: int
 ) -> tuple[SgdState, Params]:
     """Advances from `start` to `stop` and keeps the parameters on the way.
 
@@ -102,147 +146,146 @@ def record(
 
     def body(step: jax.Array, carry: tuple[SgdState, Params]) -> tuple[SgdState, Params]:
         state, trajectory = carry
-        state = _update(functions, run, state, step)
+        state = _update(program, run, state, step)
         return state, keep(trajectory, state.params, step + 1 - start)
 
     trajectory = keep(_stacked_zeros(state.params, length + 1), state.params, start - start)
     return jax.lax.fori_loop(start, stop, body, (state, trajectory))
 
 
-@functools.partial(
-    jax.jit, static_argnames="functions", donate_argnames=("adjoints", "accumulator")
-)
+@functools.partial(jax.jit, static_argnames="program", donate_argnames="adjoints")
 def sweep(
-    functions: Functions,
+    program: Program,
+    adjoints: Adjoints,
     run: SgdRun,
-    trajectory: Params,
-    first_step: jax.Array,
+    segment: Segment,
     start: jax.Array,
     stop: jax.Array,
-    adjoints: SgdState,
-    accumulator: jax.Array,
-) -> tuple[SgdState, jax.Array]:
-    """Takes adjoints of the state at step `stop` back to step `start`.
+) -> Adjoints:
+    """Takes adjoints of the state at step `stop` back to step `start`, both in `segment`."""
 
-    Args:
-      functions: the network and the loss.
-      run: the SGD run.
-      trajectory: parameters, leading axis [length + 1], row 0 at step `first_step`.
-      first_step: step of the trajectory's first row.
-      start: step to go back to, at least `first_step`.
-      stop: step to start from.
-      adjoints: leading axis [adjoints].
-      accumulator: [n adjoints ...], gradients with respect to the images, gathered so far. A
-        batch's rows are contiguous in this layout, which is twice as fast as the other one.
-
-    Returns:
-      The adjoints of the state at `start`, and the accumulator with the steps between added.
-    """
-
-    def body(count: jax.Array, carry: tuple[SgdState, jax.Array]) -> tuple[SgdState, jax.Array]:
-        adjoints, accumulator = carry
-        step = stop - 1 - count
-        params = jax.tree.map(lambda rows: rows[step - first_step], trajectory)
-        indices = run.batches[step]
-        images = run.images[jnp.maximum(indices, 0)]
-        learning_rate = run.learning_rates[step]
-        _, gradient_vjp = jax.vjp(
-            lambda params, images: _batch_gradient(functions, run, params, images, indices),
-            params,
-            images,
+    def on_device(adjoints, run, segment, start, stop):
+        return jax.lax.fori_loop(
+            0,
+            stop - start,
+            lambda count, adjoints: _step_back(program, adjoints, run, segment, stop - 1 - count),
+            adjoints,
         )
-        gradient_bar = jax.tree.map(
-            lambda momentum, params: momentum - learning_rate.astype(params.dtype) * params,
-            adjoints.momentum,
-            adjoints.params,
-        )
-        product, images_bar = jax.vmap(gradient_vjp, out_axes=(0, 1))(gradient_bar)
-        adjoints = SgdState(
-            jax.tree.map(
-                lambda bar, product, v: bar + product + run.weight_decay.astype(v.dtype) * v,
-                adjoints.params,
-                product,
-                gradient_bar,
-            ),
-            jax.tree.map(lambda v: run.momentum.astype(v.dtype) * v, gradient_bar),
-        )
-        return adjoints, _add_rows(accumulator, indices, images_bar)
 
-    return jax.lax.fori_loop(0, stop - start, body, (adjoints, accumulator))
+    return _over_adjoints(program, on_device, adjoints, run, segment, start, stop)
 
 
-def _add_rows(accumulator: jax.Array, indices: jax.Array, rows: jax.Array) -> jax.Array:
+def _step_back(
+    program: Program, adjoints: Adjoints, run: SgdRun, segment: Segment, step: jax.Array
+) -> Adjoints:
+    """Takes adjoints of the state after one update back to before it."""
+    indices = run.batches[step]
+    _, gradient_vjp = jax.vjp(
+        lambda params, images: _batch_gradient(program, run, params, images, indices),
+        segment.params(step),
+        run.images[jnp.maximum(indices, 0)],
+    )
+    learning_rate = run.learning_rates[step]
+    params, momentum = adjoints.state
+    update = jax.tree.map(
+        lambda momentum, param: momentum - learning_rate.astype(param.dtype) * param,
+        momentum,
+        params,
+    )
+    product, images = jax.vmap(gradient_vjp, out_axes=(0, 1))(update)
+    params = jax.tree.map(
+        lambda param, product, update, decay: param + product + decay.astype(param.dtype) * update,
+        params,
+        product,
+        update,
+        run.weight_decay,
+    )
+    momentum = jax.tree.map(lambda update: run.momentum.astype(update.dtype) * update, update)
+    return Adjoints(SgdState(params, momentum), _add_rows(adjoints.images, indices, images))
+
+
+def _add_rows(images: jax.Array, indices: jax.Array, rows: jax.Array) -> jax.Array:
     """Adds one row per example; an index past the end drops the rows of padding."""
-    rows_of = jnp.where(indices < 0, accumulator.shape[0], indices)
-    return accumulator.at[rows_of].add(rows, mode="drop")
+    return images.at[jnp.where(indices < 0, images.shape[0], indices)].add(rows, mode="drop")
 
 
 @functools.partial(
     jax.jit,
-    static_argnames=("functions", "num_classes", "include_direct"),
-    donate_argnames=("adjoints", "accumulator"),
+    static_argnames=("program", "num_classes", "include_direct"),
+    donate_argnames="adjoints",
 )
 def add_probe(
-    functions: Functions,
+    program: Program,
+    adjoints: Adjoints,
     run: SgdRun,
-    trajectory: Params,
-    row: jax.Array,
+    segment: Segment,
+    step: jax.Array,
     slot: jax.Array,
     microbatches: jax.Array,
-    adjoints: SgdState,
-    accumulator: jax.Array,
     num_classes: int | None,
     include_direct: bool,
-) -> tuple[SgdState, jax.Array]:
-    """Adds the gradient of the average loss at one step, split by class where asked for.
+) -> Adjoints:
+    """Puts the gradient of the average loss at one step in, split by class where asked for.
 
-    Args:
-      functions: the network and the loss.
-      run: the SGD run.
-      trajectory: parameters with a leading axis.
-      row: which of them the loss is taken at.
-      slot: where in the adjoints' axis the first (or only) class of this probe stands.
-      microbatches: int [count microbatch_size], every example once, negative entries padding.
-      adjoints: leading axis [adjoints]; those of this probe are zero.
-      accumulator: [n adjoints ...]; those of this probe are zero.
-      num_classes: number of classes, or None for the whole loss only.
-      include_direct: whether an image's own term of the loss counts.
-
-    Returns:
-      The adjoints and the accumulator with this probe in.
+    `slot` is the probe's place among the adjoints (which are zero there), counted in probes;
+    `microbatches`: int [count microbatch_size] holds every example once, negative entries padding.
     """
-    params = jax.tree.map(lambda rows: rows[row], trajectory)
-    num_examples = run.images.shape[0]
-    num_columns = num_classes or 1
+    columns = num_classes or 1
 
-    def body(
-        carry: tuple[Params, jax.Array], indices: jax.Array
-    ) -> tuple[tuple[Params, jax.Array], None]:
-        params_bar, direct = carry
+    def put(adjoints, run, segment, step, place, microbatches):
+        params, images = _average_loss_gradient(
+            program, run, segment.params(step), microbatches, num_classes
+        )
+        at = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=place)
+        params = jax.tree.map(functools.partial(at, axis=0), adjoints.state.params, params)
+        images = at(adjoints.images, images, axis=1) if include_direct else adjoints.images
+        return Adjoints(SgdState(params, adjoints.state.momentum), images)
+
+    def on_device(adjoints, run, segment, step, slot, microbatches):
+        place = slot * columns
+        if program.mesh is None:
+            return put(adjoints, run, segment, step, place, microbatches)
+        first = jax.lax.axis_index(program.mesh.axis_names) * adjoints.images.shape[1]
+        is_here = (place >= first) & (place < first + adjoints.images.shape[1])
+        return jax.lax.cond(
+            is_here,
+            lambda: put(adjoints, run, segment, step, place - first, microbatches),
+            lambda: adjoints,
+        )
+
+    return _over_adjoints(program, on_device, adjoints, run, segment, step, slot, microbatches)
+
+
+def _average_loss_gradient(
+    program: Program,
+    run: SgdRun,
+    params: Params,
+    microbatches: jax.Array,
+    num_classes: int | None,
+) -> tuple[Params, jax.Array]:
+    """Returns d loss / d params, leading axis [columns], and d loss / d images [n columns ...].
+
+    There is one column for the average loss of all examples, or one for the terms of each class.
+    """
+    num_examples, *image_shape = run.images.shape
+    columns = num_classes or 1
+
+    def body(total: tuple[Params, jax.Array], indices: jax.Array):
         examples = jnp.maximum(indices, 0)
         losses, losses_vjp = jax.vjp(
-            lambda params, images: _example_losses(functions, run, params, images, indices),
+            lambda params, images: _example_losses(program, run, params, images, indices),
             params,
             run.images[examples],
         )
-        if num_classes is None:
-            members = jnp.ones((1, indices.size), losses.dtype)
-        else:
-            members = jax.nn.one_hot(run.labels[examples], num_classes, dtype=losses.dtype).T
-        weights = jnp.where(indices >= 0, 1 / num_examples, 0).astype(losses.dtype)
-        product, images_bar = jax.vmap(losses_vjp, out_axes=(0, 1))(members * weights[None])
-        params_bar = jax.tree.map(jnp.add, params_bar, product)
-        return (params_bar, _add_rows(direct, indices, images_bar)), None
+        weights = jnp.where(indices >= 0, 1 / num_examples, 0).astype(losses.dtype)[None]
+        if num_classes is not None:
+            weights = (
+                weights * jax.nn.one_hot(run.labels[examples], num_classes, dtype=losses.dtype).T
+            )
+        params_bar, images_bar = jax.vmap(losses_vjp, out_axes=(0, 1))(weights)
+        total_params = jax.tree.map(jnp.add, total[0], params_bar)
+        return (total_params, _add_rows(total[1], indices, images_bar)), None
 
-    def add_at_slot(stacked: jax.Array, values: jax.Array, axis: int) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(stacked, values, slot, axis)
-
-    zero = _stacked_zeros(params, num_columns)
-    no_direct = jnp.zeros((num_examples, num_columns, *run.images.shape[1:]), run.images.dtype)
-    (params_bar, direct), _ = jax.lax.scan(body, (zero, no_direct), microbatches)
-    params_bar = jax.tree.map(
-        lambda stacked, values: add_at_slot(stacked, values, 0), adjoints.params, params_bar
-    )
-    if include_direct:
-        accumulator = add_at_slot(accumulator, direct, 1)
-    return SgdState(params_bar, adjoints.momentum), accumulator
+    no_images = jnp.zeros((num_examples, columns, *image_shape), run.images.dtype)
+    total, _ = jax.lax.scan(body, (_stacked_zeros(params, columns), no_images), microbatches)
+    return total
