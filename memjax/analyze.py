@@ -27,7 +27,8 @@ flags.DEFINE_string("norm_order", "1", "sensitivity: 1, 2 or inf.")
 flags.DEFINE_bool("include_direct", True, "sensitivity: count an example's own loss term.")
 flags.DEFINE_bool("freeze_statistics", False, "sensitivity: allow BatchNorm, statistics frozen.")
 flags.DEFINE_integer("ntk_examples", 100, "ntk: training examples in its block.")
-flags.DEFINE_integer("microbatch_size", 256, "Examples at once; 0: all. Changes memory only.")
+flags.DEFINE_integer("spectrum_examples", 1000, "jacobian_spectrum: examples of each split.")
+flags.DEFINE_integer("microbatch_size", 0, "Examples at once; 0: as fits. Changes memory only.")
 flags.DEFINE_integer("num_devices", 0, "Devices to use; 0: all.")
 flags.DEFINE_integer("seed", 0, "Of searches and random starts.")
 flags.DEFINE_bool("overwrite", False, "Make tables anew that are there.")
@@ -84,6 +85,7 @@ def _options(run: Any) -> Any:
         include_direct=FLAGS.include_direct,
         freeze_statistics=FLAGS.freeze_statistics,
         ntk_examples=FLAGS.ntk_examples,
+        spectrum_examples=FLAGS.spectrum_examples,
         microbatch_size=FLAGS.microbatch_size,
         seed=FLAGS.seed,
     )
@@ -121,14 +123,11 @@ def main() -> None:
             )
             with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
                 task = progress.add_task(each.name, total=None)
-                table = run_pass(
-                    context,
-                    each,
-                    FLAGS.overwrite,
-                    lambda done, total, task=task, progress=progress: progress.update(
-                        task, completed=done, total=total
-                    ),
-                )
+
+                def show(done: int, total: int, task=task, progress=progress) -> None:
+                    progress.update(task, completed=done, total=total)
+
+                table = run_pass(context, each, FLAGS.overwrite, show)
             print(f"{each.name:<18} {len(table):>9,} rows  {table_path(context, each)}", flush=True)
 
 

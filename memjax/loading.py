@@ -27,14 +27,24 @@ class SplitArrays(NamedTuple):
       labels: int32 [n], the labels trained on.
       true_labels: int32 [n], before corruption.
       is_corrupted: bool [n].
-      index: int64 [n], positions in the source's split.
+      source_index: int64 [n], positions in the source's split.
     """
 
     images: jax.Array
     labels: np.ndarray
     true_labels: np.ndarray
     is_corrupted: np.ndarray
-    index: np.ndarray
+    source_index: np.ndarray
+
+    def at(self, rows: Any) -> "SplitArrays":
+        """Returns the chosen rows: a slice, a mask, or positions."""
+        return SplitArrays(
+            self.images[rows],
+            self.labels[rows],
+            self.true_labels[rows],
+            self.is_corrupted[rows],
+            self.source_index[rows],
+        )
 
 
 class Run:

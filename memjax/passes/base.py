@@ -49,8 +49,9 @@ class Options:
       norm_order: for `sensitivity`: 1, 2 or inf.
       include_direct: for `sensitivity`: whether an example's own loss term counts.
       freeze_statistics: for `sensitivity` of a network with BatchNorm: allow frozen statistics.
-      ntk_examples: for `jacobians`: size of the empirical NTK's block; 0 is none.
-      microbatch_size: examples at once; changes memory and rounding only. 0 is all.
+      ntk_examples: for `ntk`: the first so many training examples, each with each.
+      spectrum_examples: for `jacobian_spectrum`: the first so many examples of each split.
+      microbatch_size: examples at once; changes memory and rounding only. 0 is as fits.
       seed: of the searches and random starts.
     """
 
@@ -65,8 +66,9 @@ class Options:
     norm_order: float = 1.0
     include_direct: bool = True
     freeze_statistics: bool = False
-    ntk_examples: int = 0
-    microbatch_size: int = 256
+    ntk_examples: int = 100
+    spectrum_examples: int = 1000
+    microbatch_size: int = 0
     seed: int = 0
 
 
@@ -110,7 +112,7 @@ class Context:
 
     @property
     def microbatch_size(self) -> int | None:
-        """Examples at once, None for all."""
+        """Examples at once; None leaves it to the analysis."""
         return self.options.microbatch_size or None
 
     @property
@@ -122,7 +124,7 @@ class Context:
         """Returns the examples of a split that are looked at."""
         arrays: SplitArrays = getattr(self.run, name)
         count = self.options.num_examples or len(arrays.labels)
-        return SplitArrays(*(array[:count] for array in arrays))
+        return arrays.at(slice(count))
 
     @property
     def splits(self) -> list[tuple[str, SplitArrays]]:
@@ -141,7 +143,7 @@ class Context:
         return {
             **self.checkpoint_columns(step, member),
             "split": name,
-            "index": arrays.index,
+            "index": arrays.source_index,
             "label": arrays.labels,
             "true_label": arrays.true_labels,
             "is_corrupted": arrays.is_corrupted,
@@ -175,7 +177,7 @@ class Context:
 
         Args:
           step: the checkpoint.
-          values: (params of one member, arrays) -> column -> [n].
+          values: (params of one member, arrays) -> column -> [n], or n lists.
         """
         all_params = self.run.member_params(step)
         parts = []
@@ -183,7 +185,10 @@ class Context:
             params = self.member(all_params, member)
             for name, arrays in self.splits:
                 columns = self.example_columns(step, member, name, arrays)
-                found = {k: np.asarray(v) for k, v in values(params, arrays).items()}
+                found = {
+                    column: value if isinstance(value, list) else np.asarray(value)
+                    for column, value in values(params, arrays).items()
+                }
                 parts.append(pd.DataFrame(columns | found))
         return pd.concat(parts, ignore_index=True)
 

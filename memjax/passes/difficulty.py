@@ -66,12 +66,13 @@ def _trajectories(context: Context, steps: list[int]) -> dict[str, _Trajectory]:
                 logits = context.logits(context.member(all_params, member), arrays.images)
                 members.append([np.asarray(value) for value in _scores(logits, labels)])
             found[name].append([np.stack(values) for values in zip(*members, strict=True)])
-    return {
-        name: _Trajectory(
-            *(np.stack(values) for values in list(zip(*parts, strict=True))[:3]), parts[-1][3]
+    trajectories = {}
+    for name, parts in found.items():
+        correct, losses, margins, predictions = zip(*parts, strict=True)
+        trajectories[name] = _Trajectory(
+            np.stack(correct), np.stack(losses), np.stack(margins), predictions[-1]
         )
-        for name, parts in found.items()
-    }
+    return trajectories
 
 
 def _mean_where(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -101,7 +102,7 @@ def _table(name: str, arrays: SplitArrays, found: _Trajectory, epochs: np.ndarra
     return pd.DataFrame(
         {
             "split": name,
-            "index": arrays.index,
+            "index": arrays.source_index,
             "label": arrays.labels,
             "true_label": arrays.true_labels,
             "is_corrupted": arrays.is_corrupted,

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pandas as pd
 
-from memjax.analysis import scores
 from memjax.analysis.gradients import gradient_norms
 from memjax.analysis.microbatch import over_devices
+from memjax.analysis.scores import example_scores
 from memjax.loading import SplitArrays
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 
@@ -20,8 +20,8 @@ COLUMNS = {
     "loss": "softmax cross-entropy (nats)",
     "margin": "label logit - largest other logit",
     "entropy": "entropy of the predicted probabilities (nats)",
+    "is_correct": "whether the prediction is `label`",
     "prediction": "the predicted class",
-    "correct": "whether the prediction is `label`",
 }
 
 
@@ -40,14 +40,11 @@ def _values(context: Context) -> Callable[[Any, SplitArrays], dict[str, jax.Arra
     def values(params: Any, arrays: SplitArrays) -> dict[str, jax.Array]:
         labels = jnp.asarray(arrays.labels)
         logits = context.logits(params, arrays.images)
+        scores = example_scores(logits, labels)
         return {
             "gradient_norm": norms(params, arrays.images, labels),
-            "el2n": scores.el2n(logits, labels),
-            "loss": scores.loss(logits, labels),
-            "margin": scores.margin(logits, labels),
-            "entropy": scores.entropy(logits),
+            **scores._asdict(),
             "prediction": jnp.argmax(logits, axis=-1),
-            "correct": scores.correct(logits, labels),
         }
 
     return values

@@ -83,8 +83,8 @@ def _influence(context: Context, step: int) -> pd.DataFrame:
         {
             "step": step,
             "epoch": context.run.epoch(step),
-            "train_index": train.index[rows],
-            "validation_index": validation.index[columns],
+            "train_index": train.source_index[rows],
+            "validation_index": validation.source_index[columns],
             "influence": np.asarray(pairs.influence),
             "standard_error": np.asarray(found.standard_error)[rows, columns],
         }

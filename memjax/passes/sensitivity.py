@@ -1,5 +1,7 @@
 """Pass `sensitivity`: how much each training example shaped the loss, through all of training."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,11 +114,12 @@ def probes(context: Context) -> np.ndarray:
 
 def member_examples(context: Context, member: int) -> SplitArrays:
     """Returns the examples that a member was trained on."""
-    mask = context.run.is_member[member]
-    return SplitArrays(*(array[mask] for array in context.run.train))
+    return context.run.train.at(context.run.is_member[member])
 
 
-def _arguments(context: Context, member: int, arrays: SplitArrays):
+def _arguments(
+    context: Context, member: int, arrays: SplitArrays
+) -> tuple[tuple[Any, Any, Any, Any, Any], dict[str, Any], float]:
     """Returns what `loss_sensitivity` needs to follow a member's run, and the distance from it."""
     run, last = context.run, last_step(context)
     start = context.member(run.member_params(0), member)
@@ -141,7 +144,7 @@ def _arguments(context: Context, member: int, arrays: SplitArrays):
         jnp.asarray(run_batches(context, member)),
         jnp.asarray([float(schedule(step)) for step in range(last)], jnp.float32),
     )
-    options = {
+    options: dict[str, Any] = {
         "momentum": config.optimizer.momentum,
         "weight_decay": config.regularizer.weight_decay,
     }
@@ -158,7 +161,7 @@ def _compute(context: Context, step: None) -> pd.DataFrame:
         found = loss_sensitivity(
             context.run.logits_fn,
             *arguments,
-            probe_steps=steps,
+            probe_steps=jnp.asarray(steps),
             include_direct=context.options.include_direct,
             norm_order=context.options.norm_order,
             **options,
@@ -185,7 +188,7 @@ def _compute_by_class(context: Context, step: None) -> pd.DataFrame:
         found = loss_sensitivity(
             context.run.logits_fn,
             *arguments,
-            probe_steps=probes(context),
+            probe_steps=jnp.asarray(probes(context)),
             include_direct=context.options.include_direct,
             num_classes=num_classes,
             **options,

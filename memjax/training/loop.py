@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from memjax.data.examples import Examples
+from memjax.data.sources import Split
 from memjax.errors import Diverged
 from memjax.runtime.checkpoints import Checkpoints, checkpoint_steps, finite_and_checksum
 from memjax.runtime.mesh import over_members, replicated
@@ -91,6 +93,10 @@ def reached_accuracy(setup: Setup, row: dict[str, Any]) -> bool:
     return wanted > 0 and bool(np.min(row["train_accuracy"]) >= wanted)
 
 
+def _stored(split: Split | Examples) -> DeviceData:
+    return DeviceData(jnp.asarray(split.images), jnp.asarray(split.labels))
+
+
 class _Run:
     """What stays the same from event to event."""
 
@@ -109,7 +115,7 @@ class _Run:
         self.seeds = jax.device_put(setup.seeds, split)
         self.training = Evaluation(
             jax.device_put(member_subsets(setup), split),
-            jax.device_put(DeviceData(examples.images, examples.labels), whole),
+            jax.device_put(_stored(examples), whole),
             jax.device_put(examples.is_corrupted, whole),
         )
         self.validation = None
@@ -117,7 +123,7 @@ class _Run:
             rows = jnp.arange(len(validation.labels), dtype=jnp.int32)
             self.validation = Evaluation(
                 jax.device_put(jnp.tile(rows, (members, 1)), split),
-                jax.device_put(DeviceData(validation.images, validation.labels), whole),
+                jax.device_put(_stored(validation), whole),
                 jax.device_put(np.zeros(len(validation.labels), bool), whole),
             )
         self.evaluate = make_evaluation_program(
