@@ -11,6 +11,7 @@ vmapped over keys.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +148,7 @@ def randomize_labels(
     fraction: float,
     num_classes: int,
     exclude_true: bool = False,
-    transition: ArrayLike | None = None,
+    transition: ArrayLike | Sequence[Sequence[float]] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Draws new labels for a fraction of the examples (randY of the paper).
 
@@ -198,7 +199,7 @@ def randomize_labels(
     return labels.at[positions].set(drawn), _mask(positions, len(labels))
 
 
-def check_transition(transition: ArrayLike, num_classes: int) -> None:
+def check_transition(transition: ArrayLike | Sequence[Sequence[float]], num_classes: int) -> None:
     """Raises InputError unless `transition` is [classes classes] with probabilities as rows.
 
     Args:

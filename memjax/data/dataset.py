@@ -175,12 +175,12 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     n, height, width, channels = images.shape
     if (height, width) == (size, size):
         return images
-    scale = np.float32(1 / 255 if images.dtype == np.uint8 else 1)
+    white = np.float32(255 if images.dtype == np.uint8 else 1)
     resized = np.empty((n, size, size, channels), np.float32)
     if height % size == 0 and width % size == 0:
         blocks = images.reshape(n, size, height // size, size, width // size, channels)
         blocks.mean(axis=(2, 4), dtype=np.float32, out=resized)
-        return resized * scale
+        return resized / white
     from PIL import Image  # not at the top: slow, and rarely needed
 
     for position in range(n):
@@ -188,4 +188,34 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
             plane = Image.fromarray(images[position, :, :, channel].astype(np.float32))
             smaller = plane.resize((size, size), Image.Resampling.BILINEAR)
             resized[position, :, :, channel] = np.asarray(smaller)
-    return np.clip(resized * scale, 0, 1)
+    return np.clip(resized / white, 0, 1)
+
+
+def pixel_moments(images: np.ndarray, per_channel: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean and standard deviation of the pixels, summed in float64.
+
+    Args:
+      images: [n height width channels], uint8 or float32 in [0, 1].
+      per_channel: for each channel, in place of over everything.
+
+    Returns:
+      (mean, std), float32, [channels] or [], in units of [0, 1] pixels (of uint8 / 255).
+    """
+    channels = images.shape[-1]
+    if images.dtype == np.uint8:
+        # Exact, and fast: 256 counts instead of a sum over all pixels.
+        pixels = images.reshape(-1, channels)
+        counts = np.stack([np.bincount(pixels[:, c], minlength=256) for c in range(channels)])
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        levels = np.arange(256) / 255
+        mean = shares @ levels
+        square = shares @ levels**2
+    else:
+        mean = images.mean(axis=(0, 1, 2), dtype=np.float64)
+        square = np.square(images, dtype=np.float64).mean(axis=(0, 1, 2))
+    if not per_channel:
+        mean, square = mean.mean(), square.mean()
+    # Rounding may leave a variance of about 1e-17 where there is none.
+    variance = square - mean**2
+    variance = np.where(variance > 1e-12, variance, 0)
+    return np.asarray(mean, np.float32), np.asarray(np.sqrt(variance), np.float32)

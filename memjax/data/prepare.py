@@ -15,6 +15,9 @@ import sys
 import tarfile
 import tempfile
 import types
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -40,15 +43,14 @@ def prepare(name: str, root: pathlib.Path) -> pathlib.Path:
     """
     if folder := find_prepared(name, root):
         return folder
-    builder = find_builder(name, root)
+    builder = stock = find_builder(name, root)
     with tempfile.TemporaryDirectory() as scratch:
-        if without := _without_tensorflow(type(builder), pathlib.Path(scratch)):
+        if without := _without_tensorflow(type(stock), pathlib.Path(scratch)):
             builder = without(data_dir=root, file_format="array_record")
         elif importlib.util.find_spec("tensorflow") is None:
-            raise InputError(
-                f"preparing {name} needs TensorFlow: pip install 'memjax[prepare]', then "
-                f"python -m memjax.data.prepare {name} --data_dir={root}"
-            )
+            raise InputError(f"preparing {name} needs TensorFlow: pip install 'memjax[prepare]'")
+        if not (root / "downloads").exists():
+            _require_connection(name, stock)
         try:
             _download_and_prepare(builder)
         except Exception as error:  # whatever the network, the disk or the builder's own code raise
@@ -57,6 +59,18 @@ def prepare(name: str, root: pathlib.Path) -> pathlib.Path:
             reason = (str(error).strip() or "no message").splitlines()[0]
             raise InputError(f"preparing {name}: {type(error).__name__}: {reason}") from error
     return pathlib.Path(builder.data_path)
+
+
+def _require_connection(name: str, builder: Any) -> None:
+    """Says at once that there is no network; TFDS finds out after minutes of trying again."""
+    for url in list(builder.url_infos)[:1]:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+        except urllib.error.HTTPError:
+            pass  # an answer of any kind
+        except OSError as error:
+            host = urllib.parse.urlsplit(url).netloc
+            raise InputError(f"preparing {name}: no connection to {host}: {error}") from error
 
 
 def _download_and_prepare(builder: Any) -> None:

@@ -135,12 +135,14 @@ def find_builder(name: str, root: pathlib.Path) -> Any:
     try:
         return tfds.builder(name, data_dir=root, file_format="array_record")
     except (ValueError, AssertionError, tfds.core.registered.DatasetNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
+        # What stands before and after only repeats the arguments and the documentation.
+        reason = " ".join(str(error).split()).split('}": ')[-1].partition(" Here are")[0]
         raise InputError(f"config.dataset.name={name!r}: {reason}") from error
 
 
 def _prepare(name: str, root: pathlib.Path) -> pathlib.Path:
     builder = find_builder(name, root)
+    _feature_keys(builder.info)
     # A builder's default config has a folder that its plain name does not tell.
     name = builder.info.full_name.rpartition("/")[0]
     if folder := find_prepared(name, root):
@@ -158,13 +160,13 @@ def _prepare(name: str, root: pathlib.Path) -> pathlib.Path:
 
 
 def _run(command: list[str]) -> str:
-    """Runs a command, shows its progress on a terminal, and returns the last line it wrote."""
+    """Runs a command, shows its progress on a terminal, and returns its last line of stderr."""
     text = b""
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0
     ) as child:
-        assert child.stdout is not None
-        while chunk := child.stdout.read(4096):
+        assert child.stderr is not None
+        while chunk := child.stderr.read(4096):
             text = (text + chunk)[-4096:]
             if sys.stderr.isatty():
                 sys.stderr.write(chunk.decode(errors="replace"))
@@ -188,10 +190,9 @@ def _decode(folder: pathlib.Path, split: str) -> dict[str, np.ndarray]:
     from rich.progress import track
 
     builder = tfds.builder_from_directory(folder)
-    image_key, label_key = _feature_keys(builder.info, tfds)
-    # Pillow decodes here, so that TFDS neither warns that it has no OpenCV nor parses what we skip.
-    skip = {image_key: tfds.decode.SkipDecoding()}
-    decoders = tfds.decode.PartialDecoding({image_key: True, label_key: True}, decoders=skip)
+    image_key, label_key = _feature_keys(builder.info)
+    # Pillow decodes here: TFDS would do the same more slowly, and warn that it has no OpenCV.
+    decoders = {image_key: tfds.decode.SkipDecoding()}
     records = builder.as_data_source(split=split, decoders=decoders)
     channels = builder.info.features[image_key].shape[-1]
     console = Console(stderr=True)
@@ -234,7 +235,10 @@ def _decode_image(encoded: bytes, channels: int) -> np.ndarray:
         return np.asarray(image.convert(mode), np.uint8).reshape(image.height, image.width, -1)
 
 
-def _feature_keys(info: Any, tfds: Any) -> tuple[str, str]:
+def _feature_keys(info: Any) -> tuple[str, str]:
+    """Returns the names of the image and of the label, or says that there are none."""
+    import tensorflow_datasets as tfds
+
     keys = info.supervised_keys or ("image", "label")
     features = info.features
     if (
