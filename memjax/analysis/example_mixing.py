@@ -35,7 +35,7 @@ def check_examples_independent(logits_fn: Callable, params: Any, images: Any) ->
     Example:
       >>> import jax.numpy as jnp
       >>> def logits_fn(params, images):
-      ...     return (images - images.mean(0)) @ params
+      ...     return (images - images.mean(0, keepdims=True)) @ params
       >>> check_examples_independent(logits_fn, jnp.ones((3, 2)), jnp.ones((5, 3)))
       Traceback (most recent call last):
       memjax.errors.InputError: logits_fn: mixes the examples of a batch (reduce_sum over ...

@@ -136,7 +136,7 @@ def _gradient_norms(logits_fn, params, images, labels, method, microbatch_size, 
         jax.vmap(norm),
         images,
         labels,
-        microbatch_size=microbatch_size or examples_at_once(elements),
+        microbatch_size=examples_at_once(elements, microbatch_size),
     )
 
 

@@ -79,7 +79,7 @@ def _input_jacobians(logits_fn, params, images, microbatch_size):
 
     results = [variable.aval for equation in jaxpr.jaxpr.eqns for variable in equation.outvars]
     elements = sum(math.prod(aval.shape) for aval in results) * min(num_classes, num_pixels)
-    size = microbatch_size or examples_at_once(elements)
+    size = examples_at_once(elements, microbatch_size)
     return over_microbatches(jax.vmap(derivative(logits)), images, microbatch_size=size)
 
 
@@ -206,7 +206,7 @@ def _parameter_jacobian_norms(logits_fn, params, images, microbatch_size):
         return jnp.sqrt(squared(jnp.eye(num_classes, dtype=traced.logits.dtype)))
 
     elements = elements_per_example(uses, leaves) * num_classes
-    size = microbatch_size or examples_at_once(elements)
+    size = examples_at_once(elements, microbatch_size)
     return over_microbatches(jax.vmap(norms), images, microbatch_size=size)
 
 
@@ -262,7 +262,8 @@ def _empirical_ntk(logits_fn, params, images_a, images_b, block_size):
     leaves = jax.tree.leaves(params)
     uses = find_param_uses(logits_fn, params, images_a)
     num_classes = uses.jaxpr.out_avals[0].shape[1]
-    size = block_size or examples_at_once(2 * num_classes * gradient_elements(uses, leaves))
+    elements = 2 * num_classes * gradient_elements(uses, leaves)
+    size = examples_at_once(elements, block_size)
 
     @jax.vmap
     def jacobians(image: jax.Array) -> list[LeafGradient]:

@@ -114,9 +114,11 @@ def check_lengths(*arrays: jax.Array) -> int:
     return lengths[0]
 
 
-def examples_at_once(elements_per_example: int) -> int:
-    """Returns how many examples, of this many numbers each, fit into 128 MB (at least one)."""
-    return max(1, _ELEMENTS_AT_ONCE // max(1, elements_per_example))
+def examples_at_once(elements_per_example: int, microbatch_size: int | None = None) -> int:
+    """Returns the microbatch size, or where it is None, as many examples as fit into 128 MB."""
+    if microbatch_size is None:
+        return max(1, _ELEMENTS_AT_ONCE // max(1, elements_per_example))
+    return microbatch_size
 
 
 def check_on_one_device(*arrays: jax.Array) -> None:
