@@ -6,12 +6,14 @@ SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so that --he
 
 import errno
 import importlib.util
+import logging
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from memjax.errors import Diverged, InputError
@@ -121,7 +123,9 @@ def run_entry_point(main: Callable[[], None]) -> None:
     """Parses the flags and runs main, its errors as one line and an exit code."""
 
     def guarded(argv: Sequence[str]) -> None:
-        logging.set_verbosity(logging.WARNING)
+        # orbax says at every start how it was set up; memjax's own warnings stay.
+        absl_logging.set_verbosity(absl_logging.ERROR)
+        logging.getLogger("memjax").setLevel(logging.WARNING)
         try:
             main()
         except InputError as error:

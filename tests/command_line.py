@@ -1,19 +1,30 @@
 """The real command line, in its own process."""
 
+import atexit
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
+# The processes that a test starts compile the same programs: once is enough.
+CACHE = tempfile.mkdtemp(prefix="memjax_test_cache_")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def environment(**extra):
     """One CPU device, and no cache of the user's."""
     kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "COLUMNS")}
-    return kept | {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "default", **extra}
+    return kept | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": CACHE,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        **extra,
+    }
 
 
 def run(module, *flags, cwd=ROOT, timeout=300, **extra):

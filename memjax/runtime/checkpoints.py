@@ -57,6 +57,9 @@ def finite_and_checksum(tree: Any) -> tuple[jax.Array, jax.Array]:
     return finite, total
 
 
+_LOGGER = logging.getLogger("memjax")
+
+
 class Restored(NamedTuple):
     """A checkpoint that was read: its step, its state, and what was noted with it."""
 
@@ -144,7 +147,7 @@ class Checkpoints:
             try:
                 return self.restore(step, abstract)
             except InputError as error:
-                logging.warning("checkpoint skipped: %s", error)
+                _LOGGER.warning("checkpoint skipped: %s", error)
                 self.delete(step)
         return None
 

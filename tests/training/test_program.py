@@ -1,0 +1,249 @@
+"""The train program: one step is plain SGD, cuts and devices change nothing, members are runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from memjax.config import default_config, resolve
+from memjax.data.batching import batch_rows, epoch_order
+from memjax.runtime.mesh import over_members, replicated
+from memjax.training import setup as setup_lib
+from memjax.training.program import DeviceData, make_evaluation_program, make_train_program
+from memjax.training.state import TrainState, member_keys, member_subset
+from memjax.training.step import Batch, make_logits_fn, make_train_step, unit_pixels
+
+
+def small_setup(**overrides):
+    config = default_config()
+    config.dataset.num_train = 50
+    config.dataset.num_validation = 20
+    config.corruption.kind = "random_labels"
+    config.corruption.fraction = 0.5
+    if "model.name" not in overrides:
+        config.model.widths = (16, 12)
+    config.train.batch_size = 16
+    config.train.num_epochs = 3
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.momentum = 0.9
+    config.run.num_devices = 1
+    with config.unlocked():
+        config.update_from_flattened_dict(overrides)
+    return setup_lib.prepare(resolve(config))
+
+
+CNN = {
+    "model.name": "alexnet",
+    "model.width_factor": 0.04,
+    "model.crop": 0,
+    "model.pool": 2,
+}
+
+
+def trained(setup, num_steps, cuts=()):
+    """Trains from the start, cut into several dispatches."""
+    program = make_train_program(
+        setup.network, setup.optimizer, setup.batches, setup.mesh, setup.members_per_chunk
+    )
+    data = DeviceData(jnp.asarray(setup.examples.images), jnp.asarray(setup.examples.labels))
+    data = jax.device_put(data, replicated(setup.mesh))
+    seeds = jax.device_put(setup.seeds, over_members(setup.mesh))
+    subsets = jax.device_put(setup_lib.member_subsets(setup), over_members(setup.mesh))
+    with jax.set_mesh(setup.mesh):
+        states = setup_lib.init_states(setup)
+        start = 0
+        for stop in (*cuts, num_steps):
+            states, bad = program(
+                states, seeds, subsets, data, jnp.int32(start), jnp.int32(stop - start)
+            )
+            start = stop
+    assert (np.asarray(bad) == -1).all()
+    return jax.tree.map(np.asarray, states)
+
+
+def relative_error(one, other):
+    squares = [
+        (np.sum((a - b) ** 2), np.sum(b**2))
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+        if np.issubdtype(a.dtype, np.floating)
+    ]
+    return np.sqrt(sum(a for a, _ in squares) / sum(b for _, b in squares))
+
+
+def test_training_equals_a_plain_loop_in_numpy_order():
+    setup = small_setup()
+    states = trained(setup, 10)
+    logits_fn = make_logits_fn(setup.network)
+    images = unit_pixels(jnp.asarray(setup.examples.images))
+    labels = jnp.asarray(setup.examples.labels)
+
+    def loss(params, rows):
+        losses = optax.softmax_cross_entropy_with_integer_labels(
+            logits_fn({"params": params}, images[rows]), labels[rows]
+        )
+        return losses.mean()
+
+    params = jax.tree.map(lambda leaf: leaf[0], setup_lib.init_states(setup)).params["params"]
+    velocity = jax.tree.map(jnp.zeros_like, params)
+    for step in range(10):
+        epoch, position = divmod(step, setup.batches.steps_per_epoch)
+        order = epoch_order(member_keys(0).order, epoch, 50)
+        rows, mask = batch_rows(order, position, setup.batches)
+        gradient = jax.grad(loss)(params, rows[np.asarray(mask)])
+        velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, gradient)
+        params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
+    found = jax.tree.map(lambda leaf: leaf[0], states.params["params"])
+    assert relative_error(found, jax.tree.map(np.asarray, params)) < 1e-6
+
+
+@pytest.mark.parametrize("model", [{}, CNN], ids=["mlp", "cnn"])
+def test_cuts_into_dispatches_change_no_bit(model):
+    setup = small_setup(**model, **{"regularizer.dropout": 0.2, "regularizer.input_noise": 0.1})
+    whole = trained(setup, 10)
+    cut = trained(setup, 10, cuts=(1, 4, 9))
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(cut), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("model", [{}, CNN], ids=["mlp", "cnn"])
+@pytest.mark.parametrize(("members", "devices"), [(1, 4), (4, 4), (2, 4)])
+def test_devices_change_nothing_but_rounding(model, members, devices):
+    """A batch of 15 that 4 devices do not divide, and a last batch of 5, included."""
+    common = {**model, "train.batch_size": 15, "ensemble.size": members}
+    one = small_setup(**common)
+    many = small_setup(**common, **{"run.num_devices": devices})
+    assert many.mesh.size == devices
+    assert relative_error(trained(many, 8).params, trained(one, 8).params) < 1e-5
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_a_member_is_the_run_with_its_seed(chunk):
+    ensemble = small_setup(**{"ensemble.size": 3, "run.members_per_chunk": chunk})
+    states = trained(ensemble, 10)
+    initial = setup_lib.init_states(ensemble)
+    for member in range(3):
+        alone = small_setup(seed=member)
+        start = setup_lib.init_states(alone)
+        for one, other in zip(
+            jax.tree.leaves(initial.params), jax.tree.leaves(start.params), strict=True
+        ):
+            np.testing.assert_array_equal(one[member], other[0])
+        found = jax.tree.map(lambda leaf: leaf[member], states.params)  # noqa: B023
+        expected = jax.tree.map(lambda leaf: leaf[0], trained(alone, 10).params)
+        assert relative_error(found, expected) < 1e-6
+
+
+def test_members_on_subsets_never_see_what_is_outside():
+    setup = small_setup(**{"ensemble.size": 2, "ensemble.subset_fraction": 0.6})
+    subsets = np.asarray(setup_lib.member_subsets(setup))
+    assert subsets.shape == (2, 30)
+    assert all(len(set(subset.tolist())) == 30 for subset in subsets)
+    assert set(subsets[0].tolist()) != set(subsets[1].tolist())
+    states = trained(setup, 6)
+    images = np.array(setup.examples.images)
+    outside = np.setdiff1d(np.arange(50), subsets[0])
+    images[outside] = 0.5
+    changed = setup._replace(examples=setup.examples.__class__(
+        **{**vars(setup.examples), "images": images}
+    ))  # fmt: skip
+    again = trained(changed, 6)
+    for one, other in zip(
+        jax.tree.leaves(states.params), jax.tree.leaves(again.params), strict=True
+    ):
+        np.testing.assert_array_equal(one[0], other[0])
+        assert not np.array_equal(one[1], other[1])
+
+
+def test_a_subset_of_everything_is_everything():
+    assert member_subset(3, 7, 7).tolist() == list(range(7))
+
+
+def test_padding_is_no_example():
+    setup = small_setup()
+    step = jax.jit(make_train_step(setup.network, setup.optimizer))
+    state = jax.tree.map(lambda leaf: leaf[0], setup_lib.init_states(setup))
+    images = jnp.asarray(setup.examples.images[:6])
+    labels = jnp.asarray(setup.examples.labels[:6])
+    key = jax.random.key(0)
+    plain, metrics = step(state, Batch(images[:4], labels[:4]), key)
+    mask = jnp.array([True] * 4 + [False] * 2)
+    padded, padded_metrics = step(state, Batch(images, labels, mask), key)
+    np.testing.assert_allclose(metrics["loss"], padded_metrics["loss"], rtol=1e-6)
+    assert relative_error(jax.tree.map(np.asarray, padded.params), plain.params) < 1e-6
+
+
+def test_evaluation_equals_a_loop_over_examples_on_any_devices():
+    for devices in (1, 4):
+        setup = small_setup(**{"run.num_devices": devices, "ensemble.size": 2})
+        states = setup_lib.init_states(setup)
+        data = DeviceData(jnp.asarray(setup.examples.images), jnp.asarray(setup.examples.labels))
+        evaluate = make_evaluation_program(setup.network, setup.mesh, 7, 1)
+        with jax.set_mesh(setup.mesh):
+            found = evaluate(
+                states.params,
+                setup_lib.member_subsets(setup),
+                data,
+                jnp.asarray(setup.examples.is_corrupted),
+            )
+        logits_fn = make_logits_fn(setup.network)
+        for member in range(2):
+            params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[member]), states.params)  # noqa: B023
+            logits = np.concatenate([logits_fn(params, image[None]) for image in data.images])
+            labels = setup.examples.labels
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            correct = logits.argmax(axis=1) == labels
+            corrupted = setup.examples.is_corrupted
+            np.testing.assert_allclose(found["loss"][member], losses.mean(), rtol=1e-5)
+            np.testing.assert_allclose(found["accuracy"][member], correct.mean(), rtol=1e-6)
+            np.testing.assert_allclose(
+                found["corrupted_accuracy"][member], correct[corrupted].mean(), rtol=1e-6
+            )
+            np.testing.assert_allclose(
+                found["clean_accuracy"][member], correct[~corrupted].mean(), rtol=1e-6
+            )
+
+
+def test_the_first_loss_that_is_not_finite_is_reported_for_its_member():
+    setup = small_setup(**{"optimizer.learning_rate": 1e30})
+    program = make_train_program(setup.network, setup.optimizer, setup.batches, setup.mesh, 1)
+    data = DeviceData(jnp.asarray(setup.examples.images), jnp.asarray(setup.examples.labels))
+    with jax.set_mesh(setup.mesh):
+        _, bad = program(
+            setup_lib.init_states(setup),
+            setup.seeds,
+            setup_lib.member_subsets(setup),
+            data,
+            jnp.int32(0),
+            jnp.int32(8),
+        )
+    assert 1 <= int(bad[0]) <= 3
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():
+    setup = small_setup(**{"train.compute_dtype": "bfloat16"})
+    states = trained(setup, 4)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(states.params))
+    exact = trained(small_setup(), 4)
+    assert 1e-6 < relative_error(states.params, exact.params) < 0.05
+
+
+def test_running_statistics_have_no_gradient():
+    class WithStatistics(nn.Module):
+        num_classes: int = 3
+
+        @nn.compact
+        def __call__(self, images, train, mask=None):
+            x = images.reshape(images.shape[0], -1)
+            x = nn.BatchNorm(use_running_average=not train)(x)
+            return nn.Dense(self.num_classes)(x)
+
+    setup = small_setup()
+    network = setup.network._replace(model=WithStatistics())
+    images = unit_pixels(jnp.asarray(setup.examples.images[:5]))
+    params = WithStatistics().init(jax.random.key(0), images, train=False)
+    gradients = jax.grad(lambda p: make_logits_fn(network)(p, images).sum())(params)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients["batch_stats"]))
+    assert any((leaf != 0).any() for leaf in jax.tree.leaves(gradients["params"]))
+    assert isinstance(setup_lib.init_states(setup), TrainState)
