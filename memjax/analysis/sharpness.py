@@ -8,6 +8,7 @@ Source: Arpit et al. (workshop version, 2017) take the largest-magnitude eigenva
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -75,8 +76,9 @@ def hessian_eigenvalue(
       labels: [n], integer.
       num_iterations: the most Hessian-vector products.
       tolerance: relative residual at which to stop.
-      microbatch_size: how many examples are differentiated at once, to save memory; all of them by
-        default, which is also faster: the network is then linearised once for all iterations.
+      microbatch_size: the most examples to differentiate at once. By default all, linearised once
+        for all iterations, so that the activations of all examples stay in memory; on a CPU a few
+        hundred at once can be faster, as they stay in its cache.
       example_loss: (logits [classes], label) -> scalar.
 
     Returns:
@@ -213,9 +215,10 @@ def _hessian_product(
 def _microbatches(
     images: jax.Array, labels: jax.Array, size: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Cuts the examples into [batches size ...], with a count of 0 for those that pad the last."""
+    """Cuts the examples into [batches size ...], with a count of 0 for those that are padding."""
     n = images.shape[0]
     num_batches = -(-n // size)
+    size = -(-n // num_batches)  # equal batches need the least padding
     padding = size * num_batches - n
 
     def cut(values: jax.Array) -> jax.Array:
@@ -280,8 +283,13 @@ def _orthogonalized(vector: list[jax.Array], basis: list[jax.Array]) -> list[jax
 
 
 def _random_like(sampler: Callable, key: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
-    keys = jax.random.split(key, len(like))
-    return [sampler(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, like, strict=True)]
+    """One draw cut into the leaves: a draw for each leaf takes seconds to compile on a CPU."""
+    ends = list(itertools.accumulate(leaf.size for leaf in like))
+    dtype = functools.reduce(jnp.promote_types, (leaf.dtype for leaf in like))
+    parts = jnp.split(sampler(key, (ends[-1],), dtype), ends[:-1])
+    return [
+        part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, like, strict=True)
+    ]
 
 
 def _inner(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:

@@ -58,7 +58,6 @@ def _largest(eigenvalues):
     ("example_loss", "microbatch_size"),
     [
         (softmax_cross_entropy, None),
-        (softmax_cross_entropy, 1),
         (_negative_cross_entropy, None),
         (_negative_cross_entropy, 4),
     ],
@@ -113,23 +112,18 @@ def test_negative_eigenvalue_of_a_saddle_and_its_trace_are_exact():
 def test_all_iterations_beyond_convergence_stay_right():
     params, images, labels = _mlp_and_data()
     expected = _largest(_dense_eigenvalues(_mlp, params, images, labels))
-    # Past 40 parameters there is no further direction; with tolerance 0 all are used.
-    result = hessian_eigenvalue(
-        jax.random.key(0), _mlp, params, images, labels, num_iterations=100, tolerance=0.0
-    )
+    # 50 iterations are allowed; 40 parameters have no further direction.
+    result = hessian_eigenvalue(jax.random.key(0), _mlp, params, images, labels, tolerance=0.0)
     assert result.num_iterations <= 40
     np.testing.assert_allclose(result.eigenvalue, expected, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("num_iterations", [1, 3])
-def test_residual_bounds_the_distance_to_an_eigenvalue_before_convergence(num_iterations):
+def test_residual_bounds_the_distance_to_an_eigenvalue_before_convergence():
     params, images, labels = _mlp_and_data()
     eigenvalues = _dense_eigenvalues(_mlp, params, images, labels)
-    result = hessian_eigenvalue(
-        jax.random.key(1), _mlp, params, images, labels, num_iterations=num_iterations
-    )
-    assert result.num_iterations == num_iterations
+    result = hessian_eigenvalue(jax.random.key(1), _mlp, params, images, labels, num_iterations=3)
+    assert result.num_iterations == 3
     distance = np.abs(eigenvalues - float(result.eigenvalue)).min()
     assert distance <= result.residual * (1 + 1e-9)
     assert result.residual > 1e-3 * abs(result.eigenvalue)
