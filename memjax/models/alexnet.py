@@ -36,11 +36,11 @@ class AlexNet(nn.Module):
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from functools import partial
         >>> model = AlexNet(num_classes=10, width_factor=0.05, crop=0, pool=2)
         >>> images = jnp.zeros((2, 8, 8, 1))
-        >>> logits, variables = jax.jit(model.init_with_output, static_argnums=2)(
-        ...     jax.random.key(0), images, False)
-        >>> logits.shape
+        >>> variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+        >>> jax.eval_shape(partial(model.apply, train=False), variables, images).shape
         (2, 10)
     """
 

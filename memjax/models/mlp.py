@@ -29,10 +29,10 @@ class MLP(nn.Module):
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from functools import partial
         >>> model, images = MLP(num_classes=10, widths=(16, 16)), jnp.zeros((2, 8, 8, 1))
-        >>> logits, variables = jax.jit(model.init_with_output, static_argnums=2)(
-        ...     jax.random.key(0), images, False)
-        >>> logits.shape
+        >>> variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+        >>> jax.eval_shape(partial(model.apply, train=False), variables, images).shape
         (2, 10)
     """
 
