@@ -142,11 +142,12 @@ def leaf_gradients(
 
 
 def elements_per_example(uses: ParamUses, leaves: Sequence[jax.Array]) -> int:
-    """Returns how many numbers `squared_norm` needs, besides what a batch gradient does."""
+    """Returns how many numbers `squared_norm` keeps for one example."""
     total = sum(leaves[leaf].size for leaf in {*uses.elementwise, *uses.shared, *uses.other})
     for kernels in uses.kernels.values():
         matrices, positions, rows, columns = _sizes(kernels)
         form = _form(kernels)
+        total += matrices * positions * columns  # of the output; rows may be a batch's, or constant
         if form == "pixel_gram":
             total += 2 * matrices * ConvFactors(kernels[0].equation).pixels ** 2
         elif form == "gram":
