@@ -3,12 +3,27 @@
 import os
 from typing import Any
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, ordered so that neighbours differ in grey as well.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def series_style(place: int) -> dict[str, Any]:
+    """Returns the colour, dashes and marker of the series at a place in the legend."""
+    place %= len(COLORS)
+    return {"color": COLORS[place], "linestyle": DASHES[place], "marker": MARKERS[place]}
+
+
+def level_style(place: int, num_levels: int) -> dict[str, Any]:
+    """Returns the look of one of several ordered levels: the higher the level, the lighter."""
+    share = place / max(1, num_levels - 1)
+    color = matplotlib.colormaps["cividis"](0.85 * share)
+    return series_style(place) | {"color": matplotlib.colors.to_hex(color)}
 
 
 def new_figure(columns: int = 1, rows: int = 1, width: float = 5.0, height: float = 3.6):
@@ -18,6 +33,7 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 5.0, height: floa
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.grid(True, color="0.9", linewidth=0.6)
+        ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
@@ -25,4 +41,5 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 5.0, height: floa
 def save(figure: Figure, path: os.PathLike | str, kind: str = "png") -> None:
     """Writes a figure; the same numbers give the same file."""
     metadata = {"Software": None} if kind == "png" else {"Date": None}
-    figure.savefig(os.fspath(path), format=kind, dpi=150, metadata=metadata)
+    with matplotlib.rc_context({"svg.hashsalt": "memjax"}):
+        figure.savefig(os.fspath(path), format=kind, dpi=150, metadata=metadata)

@@ -1,0 +1,1 @@
+"""One module for each figure of the paper: its table, its picture, its measures and claims."""

@@ -1,0 +1,91 @@
+"""Capacity beyond figure 5: what the paper says in prose, and does not plot.
+
+As figure 5, but on CIFAR-10 and with other kinds of noise: random inputs (randX), random labels
+(randY), and, as a control, the examples that would become noise left out altogether (removed).
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from memjax.experiments.context import Context
+from memjax.experiments.figure05 import (
+    capacity_gain,
+    capacity_words,
+    draw_capacity,
+    partly_noise,
+)
+from memjax.experiments.rows import of_kind, select
+from memjax.reporting.figures import add_legend, listed, seeds_phrase
+from memjax.reporting.measurement import Measurement, over_seeds
+from memjax.reporting.style import new_figure
+
+NAME = "capacity"
+TITLE = "Capacity with other data and noise (stated in the paper, not plotted)"
+KINDS = {
+    "randX": "random inputs (randX)",
+    "randY": "random labels (randY)",
+    "removed": "examples removed instead",
+}
+COLUMNS = {
+    "dataset": "name of the data set, such as mnist or cifar10",
+    "kind": "real (level 0, shared by all kinds), randX, randY or removed",
+    "level": "share of the training examples that are noise, or are left out; 0 to 1",
+    "width": "hidden units in each of the two layers",
+    "seed": "seed of the network, the order and the noise",
+    "best_validation_accuracy": "highest validation accuracy over training, share right",
+}
+
+
+def draw(table: pd.DataFrame, context: Context) -> Figure:
+    """Draws best validation accuracy over width, a panel for each data set and kind of noise."""
+    panels = _panels(table)
+    figure, axes = new_figure(columns=len(panels), width=4.0, height=3.6)
+    for ax, (dataset, kind) in zip(axes[0], panels, strict=True):
+        draw_capacity(ax, of_kind(select(table, dataset=dataset), kind))
+        ax.set_title(f"{dataset}: {KINDS[kind]}", fontsize=9)
+        add_legend(ax, "level")
+    return figure
+
+
+def caption(table: pd.DataFrame, context: Context) -> str:
+    """Returns what is drawn, with widths and seeds."""
+    return (
+        f"{TITLE}. {context.setup}. Best validation accuracy over training for widths "
+        f"{listed(sorted(table['width'].unique()))}; mean (line) and range (band) over "
+        f"{seeds_phrase(table)}."
+    )
+
+
+def alt_text(table: pd.DataFrame, context: Context) -> str:
+    """Returns the picture in words."""
+    words = [
+        f"{dataset}, {KINDS[kind]}: {capacity_words(of_kind(select(table, dataset=dataset), kind))}"
+        for dataset, kind in _panels(table)
+    ]
+    return "Curves of best validation accuracy over hidden units. " + " ".join(words)
+
+
+def measure_gain_beyond_real(table: pd.DataFrame, dataset: str, kind: str) -> Measurement:
+    """Gain from capacity with some noise of this kind minus that on real data, accuracy."""
+    rows = select(table, dataset=dataset)
+    noise = capacity_gain(partly_noise(select(rows, kind=kind)))
+    return over_seeds(noise - capacity_gain(select(rows, kind="real")))
+
+
+def measure_removed(table: pd.DataFrame, dataset: str) -> Measurement:
+    """Gain from capacity with examples removed minus that with as many turned to noise."""
+    rows = select(table, dataset=dataset)
+    removed, noise = (partly_noise(select(rows, kind=kind)) for kind in ("removed", "randX"))
+    shared = set(removed["level"]) & set(noise["level"])
+    removed, noise = (part[part["level"].isin(shared)] for part in (removed, noise))
+    return over_seeds(capacity_gain(removed) - capacity_gain(noise))
+
+
+def _panels(table: pd.DataFrame) -> list[tuple[str, str]]:
+    there = table.groupby(["dataset", "kind"]).size().index
+    return [
+        (dataset, kind)
+        for dataset in sorted(table["dataset"].unique(), reverse=True)
+        for kind in KINDS
+        if (dataset, kind) in there
+    ]

@@ -1,0 +1,18 @@
+"""What a table does not say but a caption needs."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """How the runs behind a table were made; kept in the table's file.
+
+    Attributes:
+      scale: 'smoke', 'laptop' or 'paper'.
+      setup: one phrase for the caption: data set, network, number of examples, optimizer.
+      reductions: how this scale is smaller than the paper, one sentence each.
+    """
+
+    scale: str
+    setup: str
+    reductions: tuple[str, ...] = ()

@@ -1,0 +1,123 @@
+"""Figure 1: are some examples consistently easy?
+
+An MLP is trained for one epoch, many times, from random initial parameters and in random order, on
+real data, on randX (every input replaced by Gaussian noise) and on randY (every label drawn at
+random). Plotted: how often each example is classified correctly over the runs, sorted, and what
+would be seen if all examples were equally hard: draws from a binomial with randX's mean P(correct).
+"""
+
+import jax
+import jax.numpy as jnp
+import pandas as pd
+from matplotlib.figure import Figure
+
+from memjax.analysis.statistics import binomial_null, overdispersion
+from memjax.experiments.context import Context
+from memjax.experiments.rows import select
+from memjax.reporting.figures import add_legend, counted
+from memjax.reporting.measurement import Measurement, NotMeasurable, over_examples
+from memjax.reporting.style import new_figure, series_style
+
+NAME = "figure01"
+TITLE = "Figure 1: are some examples consistently easy?"
+DATA = ("real", "randX", "randY")
+COLUMNS = {
+    "data": "real, randX (every input is noise) or randY (every label is random)",
+    "run": "number of the training run: its own initial parameters and order of examples",
+    "index": "number of the example in the training set, the same example for all data",
+    "correct": "whether the run, after one epoch, classified the example as labelled",
+}
+
+
+def correct_by_run(table: pd.DataFrame, data: str) -> jax.Array:
+    """Returns [runs n], bool: was the example classified correctly?
+
+    Raises:
+      NotMeasurable: if there are fewer than two runs.
+    """
+    wide = select(table, data=data).pivot(index="run", columns="index", values="correct")
+    if len(wide) < 2:
+        raise NotMeasurable(f"{len(wide)} run on {data}, at least 2 are needed")
+    return jnp.asarray(wide.to_numpy(bool))
+
+
+def draw(table: pd.DataFrame, context: Context) -> Figure:
+    """Draws sorted P(correct) for each data set, and the binomial null as a band."""
+    figure, axes = new_figure(width=6.0, height=4.0)
+    ax = axes[0, 0]
+    noise = correct_by_run(table, "randX")
+    runs, n = noise.shape
+    null = binomial_null(jax.random.key(0), runs, noise.mean(), n)
+    rank = range(1, n + 1)
+    ax.fill_between(
+        rank,
+        null.lower,
+        null.upper,
+        color="0.75",
+        hatch="////",
+        edgecolor="0.45",
+        linewidth=0.0,
+        label="equally hard examples\n(binomial, 95 % of draws)",
+    )
+    for place, data in enumerate(DATA):
+        probability = jnp.sort(correct_by_run(table, data).mean(0))
+        every = max(1, len(probability) // 8)
+        look = series_style(place) | {"markevery": every, "markersize": 5, "linewidth": 1.8}
+        ax.plot(range(1, len(probability) + 1), probability, label=data, **look)
+    ax.set(
+        xlabel="examples, sorted (rank)",
+        ylabel=f"P(correct): share of {counted(runs, 'run')}",
+        ylim=(-0.02, 1.02),
+    )
+    add_legend(ax, loc="best")
+    return figure
+
+
+def caption(table: pd.DataFrame, context: Context) -> str:
+    """Returns what is drawn, with the numbers of runs and examples."""
+    runs, n = correct_by_run(table, "randX").shape
+    return (
+        f"{TITLE} {context.setup}. How often each of {counted(n, 'example')} is classified "
+        f"correctly after one epoch, over {counted(runs, 'run')} of random initial parameters and "
+        "order, sorted. Band: equally hard examples, binomial with the mean P(correct) of randX, "
+        "95 % of 1000 draws at each rank."
+    )
+
+
+def alt_text(table: pd.DataFrame, context: Context) -> str:
+    """Returns the picture in words."""
+    means = ", ".join(
+        f"{data} {float(correct_by_run(table, data).mean()):.2f} on average, overdispersion "
+        f"{float(overdispersion(correct_by_run(table, data))):.1f}"
+        for data in DATA
+    )
+    return f"Three rising curves of sorted P(correct) over examples, and a grey band: {means}."
+
+
+def measure_overdispersion(table: pd.DataFrame, data: str) -> Measurement:
+    """Variance of P(correct) over examples, over what equally hard examples would give."""
+    return over_examples(overdispersion, correct_by_run(table, data), axis=1)
+
+
+def measure_overdispersion_ratio(table: pd.DataFrame, first: str, second: str) -> Measurement:
+    """Doublings from the overdispersion of `second` to that of `first`, examples paired."""
+    pair = {"first": correct_by_run(table, first), "second": correct_by_run(table, second)}
+    if pair["first"].shape[1] != pair["second"].shape[1]:
+        raise NotMeasurable(f"{first} and {second} are not of the same examples")
+    return over_examples(_log_ratio, pair, axis=1)
+
+
+def measure_always_same(table: pd.DataFrame, data: str) -> Measurement:
+    """Share of examples always right or always wrong, above that of equally hard examples."""
+    return over_examples(_excess_always_same, correct_by_run(table, data), axis=1)
+
+
+def _log_ratio(pair: dict[str, jax.Array]) -> jax.Array:
+    return jnp.log2(overdispersion(pair["first"]) / overdispersion(pair["second"]))
+
+
+def _excess_always_same(correct: jax.Array) -> jax.Array:
+    runs = correct.shape[0]
+    mean = correct.mean()
+    always = correct.all(0) | ~correct.any(0)
+    return always.mean() - (mean**runs + (1 - mean) ** runs)

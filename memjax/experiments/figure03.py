@@ -1,0 +1,78 @@
+"""Figure 3: does the loss depend on few examples?
+
+An MLP with two layers of 16 units is trained on 1000 MNIST digits of 14x14 pixels with SGD, on real
+inputs and on randX (inputs replaced by noise); with the 10 classes as labels (left), and with every
+example a class of its own (right). Plotted: the Gini coefficient over examples of the
+loss-sensitivity, the l1 norm of the gradient of the average loss after t updates with respect to an
+example, differentiated through all t updates, as training goes on.
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from memjax.experiments.context import Context
+from memjax.experiments.rows import select
+from memjax.reporting.figures import add_legend, draw_mean_and_range, listed, seeds_phrase
+from memjax.reporting.measurement import Measurement, over_seeds
+from memjax.reporting.style import new_figure, series_style
+
+NAME = "figure03"
+TITLE = "Figure 3: does the loss depend on few examples?"
+DATA = ("real", "randX")
+LABELS = {"class": "10 classes as labels", "unique": "every example its own class"}
+COLUMNS = {
+    "data": "real or randX (every input is noise)",
+    "labels": "class (those of the data) or unique (every example is a class of its own)",
+    "seed": "seed of the network, of the order of the examples and of the noise",
+    "step": "number of SGD updates before the loss was taken",
+    "num_examples": "number of training examples",
+    "gini": "Gini coefficient over the examples of the l1 norm of the loss-sensitivity",
+}
+
+
+def draw(table: pd.DataFrame, context: Context) -> Figure:
+    """Draws the Gini coefficient over steps, one panel for each kind of labels."""
+    figure, axes = new_figure(columns=2, width=4.2)
+    for ax, (labels, words) in zip(axes[0], LABELS.items(), strict=True):
+        for place, data in enumerate(DATA):
+            rows = select(table, labels=labels, data=data)
+            draw_mean_and_range(ax, rows, "step", "gini", series_style(place), data)
+        ax.set(title=words, xlabel="SGD updates", ylim=(0, 1))
+        ax.set_ylabel("Gini coefficient of the\nloss-sensitivity over examples")
+        add_legend(ax)
+    return figure
+
+
+def caption(table: pd.DataFrame, context: Context) -> str:
+    """Returns what is drawn, with seeds and number of examples."""
+    return (
+        f"{TITLE} {context.setup}. Gini coefficient of the l1 loss-sensitivity over "
+        f"{listed(sorted(table['num_examples'].unique()))} examples: 0 if all matter equally, near "
+        f"1 if the loss depends on few. Mean (line) and range (band) over {seeds_phrase(table)}."
+    )
+
+
+def alt_text(table: pd.DataFrame, context: Context) -> str:
+    """Returns the picture in words."""
+    means = table.groupby(["labels", "data"])["gini"].mean()
+    words = "; ".join(
+        f"{LABELS[labels]}: " + ", ".join(f"{data} {means[labels, data]:.2f}" for data in DATA)
+        for labels in LABELS
+    )
+    return f"Two panels of Gini coefficients over training. Mean over training, {words}."
+
+
+def mean_gini(table: pd.DataFrame, **values: str) -> pd.Series:
+    """Returns for each seed the Gini coefficient averaged over the measured steps."""
+    return select(table, **values).groupby("seed")["gini"].mean()
+
+
+def measure_gini(table: pd.DataFrame, data: str, labels: str) -> Measurement:
+    """Gini coefficient averaged over the measured steps."""
+    return over_seeds(mean_gini(table, data=data, labels=labels))
+
+
+def measure_gini_difference(table: pd.DataFrame, labels: str) -> Measurement:
+    """Gini coefficient of real data minus that of randX, averaged over the measured steps."""
+    real = mean_gini(table, data="real", labels=labels)
+    return over_seeds(real - mean_gini(table, data="randX", labels=labels))

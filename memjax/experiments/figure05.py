@@ -1,0 +1,133 @@
+"""Figure 5: does noise need capacity?
+
+MLPs of two hidden layers and many widths are trained on MNIST where a share of the inputs is noise
+(randX, levels 0 to 1). Plotted: the best validation accuracy over training against the number of
+hidden units, one curve per noise level. The paper's reference network has 4096 units a layer.
+"""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from memjax.experiments.context import Context
+from memjax.experiments.rows import select
+from memjax.reporting.figures import (
+    add_legend,
+    draw_mean_and_range,
+    listed,
+    percent,
+    seeds_phrase,
+)
+from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
+from memjax.reporting.style import level_style, new_figure
+
+NAME = "figure05"
+TITLE = "Figure 5: does noise need capacity?"
+COLUMNS = {
+    "level": "share of the training inputs replaced by noise (randX), 0 to 1",
+    "width": "hidden units in each of the two layers",
+    "reference_width": "the width that stands for the paper's 4096 at this scale",
+    "seed": "seed of the network, the order and the noise",
+    "best_validation_accuracy": "highest validation accuracy over training, share right",
+}
+
+
+def draw(table: pd.DataFrame, context: Context) -> Figure:
+    """Draws best validation accuracy over width, one curve per noise level."""
+    figure, axes = new_figure(width=6.0, height=4.0)
+    draw_capacity(axes[0, 0], table)
+    reference = table["reference_width"].iloc[0]
+    axes[0, 0].axvline(reference, color="0.4", linewidth=1, linestyle=(0, (2, 3)))
+    add_legend(axes[0, 0], "noise inputs (randX)")
+    return figure
+
+
+def draw_capacity(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draws best validation accuracy over width for each level of one kind of noise."""
+    levels = sorted(rows["level"].unique())
+    for place, level in enumerate(levels):
+        style = level_style(place, len(levels)) | {"markevery": 1}
+        at_level = rows[rows["level"] == level]
+        draw_mean_and_range(
+            ax, at_level, "width", "best_validation_accuracy", style, percent(level)
+        )
+    widths = sorted(rows["width"].unique())
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(widths, [str(width) for width in widths], fontsize=8)
+    ax.minorticks_off()
+    ax.set(xlabel="hidden units per layer (log scale)", ylabel="best validation accuracy")
+
+
+def caption(table: pd.DataFrame, context: Context) -> str:
+    """Returns what is drawn, with widths and seeds."""
+    return (
+        f"{TITLE} {context.setup}. Best validation accuracy over training for widths "
+        f"{listed(sorted(table['width'].unique()))}; mean (line) and range (band) over "
+        f"{seeds_phrase(table)}. Dotted vertical line: {table['reference_width'].iloc[0]} units, "
+        "which stand for the paper's 4096."
+    )
+
+
+def alt_text(table: pd.DataFrame, context: Context) -> str:
+    """Returns the picture in words."""
+    return f"Curves of best validation accuracy over hidden units. {capacity_words(table)}"
+
+
+def capacity_words(rows: pd.DataFrame) -> str:
+    """Returns mean accuracies at the smallest and the largest width, for each level."""
+    means = rows.groupby(["level", "width"])["best_validation_accuracy"].mean()
+    ends = [means[level] for level in sorted(rows["level"].unique())]
+    words = [
+        f"{percent(level)} noise: {curve.iloc[0]:.2f} at {curve.index[0]} units, "
+        f"{curve.iloc[-1]:.2f} at {curve.index[-1]}"
+        for level, curve in zip(sorted(rows["level"].unique()), ends, strict=True)
+    ]
+    return "; ".join(words) + "."
+
+
+def capacity_gain(rows: pd.DataFrame) -> pd.Series:
+    """Returns for each seed the accuracy at the largest width minus its mean at all smaller ones.
+
+    Averaged over the levels in `rows`. A difference of means, so noise does not bias it, as it
+    would the width at which an accuracy is first reached.
+
+    Raises:
+      NotMeasurable: if there is only one width.
+    """
+    wide = rows.pivot_table(
+        index=["level", "seed"], columns="width", values="best_validation_accuracy"
+    ).dropna()
+    if wide.shape[1] < 2:
+        raise NotMeasurable("only one width")
+    gain = wide.iloc[:, -1] - wide.iloc[:, :-1].mean(axis=1)
+    return gain.groupby("seed").mean()
+
+
+def partly_noise(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows with some real and some noise examples.
+
+    With noise alone, validation accuracy is at chance whatever the width.
+
+    Raises:
+      NotMeasurable: if there are none.
+    """
+    rows = table[(table["level"] > 0) & (table["level"] < 1)]
+    if rows.empty:
+        raise NotMeasurable("no noise level between 0 and 1")
+    return rows
+
+
+def measure_shortfall(table: pd.DataFrame) -> Measurement:
+    """On real data: highest accuracy over all widths minus accuracy at the reference width."""
+    real = select(table, level=0.0)
+    reference = real["reference_width"].iloc[0]
+    if real["width"].max() <= reference:
+        raise NotMeasurable(f"no width above the reference, {reference} units")
+    value = "best_validation_accuracy"
+    best = real.groupby(["width", "seed"])[value].mean().unstack("width").max(axis=1)
+    return over_seeds(best - select(real, width=reference).groupby("seed")[value].mean())
+
+
+def measure_noise_needs_more(table: pd.DataFrame) -> Measurement:
+    """Gain from capacity with some noise minus that on real data, accuracy."""
+    return over_seeds(capacity_gain(partly_noise(table)) - capacity_gain(select(table, level=0.0)))

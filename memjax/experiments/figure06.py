@@ -1,0 +1,164 @@
+"""Figure 6: how long does it take to fit noise?
+
+MLPs are trained on MNIST where a share of the inputs is noise (randX) until every training example
+is classified correctly. Plotted: epochs to 100 % training accuracy, left against the number of
+hidden units at 50 000 examples, right against the number of examples at 4096 units. A run that was
+stopped before it got there is right-censored: its time is at least the epochs that it ran.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from memjax.experiments.context import Context
+from memjax.experiments.rows import highest, select
+from memjax.reporting.figures import add_legend, listed, percent, seeds_phrase
+from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
+from memjax.reporting.style import level_style, new_figure
+
+NAME = "figure06"
+TITLE = "Figure 6: how long does it take to fit noise?"
+PANELS = {"capacity": "width", "examples": "num_examples"}
+AXES = {"width": "hidden units per layer (log scale)", "num_examples": "examples (log scale)"}
+COLUMNS = {
+    "panel": "capacity (the width varies) or examples (their number varies)",
+    "level": "share of the training inputs replaced by noise (randX), 0 to 1",
+    "width": "hidden units in each of the two layers",
+    "num_examples": "number of training examples",
+    "seed": "seed of the network, the order and the noise",
+    "epochs_to_fit": "epochs until every training example was right; nan if never (censored)",
+    "epochs_run": "epochs that the run was trained; a censored time is longer",
+}
+
+
+def draw(table: pd.DataFrame, context: Context) -> Figure:
+    """Draws epochs to fit over width and over number of examples, censored runs marked."""
+    figure, axes = new_figure(columns=2, width=4.6, height=3.8)
+    for ax, (panel, x) in zip(axes[0], PANELS.items(), strict=True):
+        rows = select(table, panel=panel)
+        levels = sorted(rows["level"].unique())
+        for place, level in enumerate(levels):
+            at_level = rows[rows["level"] == level]
+            _draw_times(ax, at_level, x, level_style(place, len(levels)), percent(level))
+        values = sorted(rows[x].unique())
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.set_xticks(values, [str(value) for value in values], fontsize=8)
+        ax.minorticks_off()
+        ax.set(xlabel=AXES[x], ylabel="epochs to 100 % training accuracy")
+        if rows["epochs_to_fit"].isna().any():
+            hollow = {"color": "0.3", "markerfacecolor": "white", "linestyle": "none"}
+            ax.plot([], [], marker="^", label="not fitted when stopped", **hollow)
+        add_legend(ax, "noise inputs (randX)")
+    return figure
+
+
+def _draw_times(ax: Axes, rows: pd.DataFrame, x: str, style: dict, label: str) -> None:
+    """Draws the median over seeds as a line, every run as a point, censored ones hollow."""
+    censored = rows["epochs_to_fit"].isna()
+    times = rows["epochs_to_fit"].fillna(rows["epochs_run"])
+    median = times.groupby(rows[x]).median()
+    ax.plot(median.index, median, label=label, linewidth=1.6, markersize=4.5, **style)
+    seen = {"color": style["color"], "linestyle": "none", "alpha": 0.6, "markersize": 3}
+    ax.plot(rows[x][~censored], times[~censored], marker=style["marker"], **seen)
+    hollow = {"color": style["color"], "markerfacecolor": "white", "linestyle": "none"}
+    ax.plot(rows[x][censored], times[censored], marker="^", markersize=7, zorder=5, **hollow)
+
+
+def caption(table: pd.DataFrame, context: Context) -> str:
+    """Returns what is drawn, with sizes, seeds and the number of censored runs."""
+    sizes = [
+        f"{words} {listed(sorted(select(table, panel=panel)[column].unique()))}"
+        for panel, column, words in (
+            ("capacity", "num_examples", "left: examples"),
+            ("examples", "width", "right: hidden units"),
+        )
+    ]
+    return (
+        f"{TITLE} {context.setup}. Epochs until every training example is right ({sizes[0]}; "
+        f"{sizes[1]}); median (line) over {seeds_phrase(table)}, every run a point. Hollow "
+        f"triangles: {table['epochs_to_fit'].isna().sum()} of {len(table)} runs that had not got "
+        "there when they were stopped; their time is longer than drawn."
+    )
+
+
+def alt_text(table: pd.DataFrame, context: Context) -> str:
+    """Returns the picture in words."""
+    times = table["epochs_to_fit"].fillna(table["epochs_run"])
+    words = ", ".join(
+        f"{panel} panel at {percent(level)} noise "
+        f"{times[(table['panel'] == panel) & (table['level'] == level)].median():.0f}"
+        for panel in PANELS
+        for level in sorted(table["level"].unique())
+    )
+    return f"Two panels of epochs to fit the training set. Median epochs: {words}."
+
+
+def measure_slowing(table: pd.DataFrame, panel: str, noisy: bool) -> Measurement:
+    """Doublings of the epochs to fit, from easy to hard (small or full), at one noise level."""
+    return over_seeds(*_slowing(select(table, panel=panel), _level(table, noisy)))
+
+
+def measure_noise_slowed_more(table: pd.DataFrame, panel: str) -> Measurement:
+    """Doublings from easy to hard at the highest noise level, minus those on real data."""
+    rows = select(table, panel=panel)
+    noise, real = (_slowing(rows, _level(table, noisy)) for noisy in (True, False))
+    return over_seeds(*_minus(noise, real))
+
+
+def measure_remaining_return(table: pd.DataFrame) -> Measurement:
+    """Doublings from the largest to the middle width at the highest level, minus on real data."""
+    rows = select(table, panel="capacity")
+    widths = sorted(rows["width"].unique())
+    if len(widths) < 3:
+        raise NotMeasurable(f"{len(widths)} widths, at least 3 are needed")
+    middle, largest = widths[len(widths) // 2], widths[-1]
+    noise, real = (
+        _minus(
+            _log_times(select(rows, level=_level(table, noisy), width=middle)),
+            _log_times(select(rows, level=_level(table, noisy), width=largest)),
+        )
+        for noisy in (True, False)
+    )
+    return over_seeds(*_minus(noise, real))
+
+
+def measure_later(table: pd.DataFrame) -> Measurement:
+    """Doublings of the epochs to fit from real data to the highest level, mean over widths."""
+    rows = select(table, panel="capacity")
+    noise, real = (
+        _log_times(select(rows, level=_level(table, noisy)), ["seed", "width"])
+        for noisy in (True, False)
+    )
+    return over_seeds(*(bound.groupby("seed").mean() for bound in _minus(noise, real)))
+
+
+def _level(table: pd.DataFrame, noisy: bool) -> float:
+    return highest(table["level"]) if noisy else 0.0
+
+
+def _log_times(rows: pd.DataFrame, by: list[str] | None = None) -> tuple[pd.Series, pd.Series]:
+    """Returns log2 epochs to fit as a lower and an upper bound: equal unless censored."""
+    times = rows.set_index(by or ["seed"])
+    known = times["epochs_to_fit"].fillna(times["epochs_run"])
+    lower = pd.Series(np.log2(known.to_numpy(float)), index=known.index)
+    return lower, lower.where(times["epochs_to_fit"].notna(), np.inf)
+
+
+def _minus(
+    first: tuple[pd.Series, pd.Series], second: tuple[pd.Series, pd.Series]
+) -> tuple[pd.Series, pd.Series]:
+    """Returns the bounds of a difference; unbounded both ways where both are censored."""
+    return first[0] - second[1], first[1] - second[0]
+
+
+def _slowing(rows: pd.DataFrame, level: float) -> tuple[pd.Series, pd.Series]:
+    """Returns log2 time at the hard end over that at the easy end: less capacity, more data."""
+    rows = select(rows, level=level)
+    panel = rows["panel"].iloc[0]
+    values = rows[PANELS[panel]]
+    if values.nunique() < 2:
+        raise NotMeasurable(f"only one {values.name}")
+    smallest, largest = (_log_times(rows[values == end]) for end in (values.min(), values.max()))
+    return _minus(smallest, largest) if panel == "capacity" else _minus(largest, smallest)

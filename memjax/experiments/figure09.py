@@ -1,0 +1,109 @@
+"""Figure 9: how does the critical sample ratio (CSR) develop on real data and on noise?
+
+The CNN is trained on CIFAR-10, on randX and on randY. Plotted over epochs: the CSR of the
+validation set and, as the paper's footnote tells, of the training set, at radius 0.3/255.
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from memjax.experiments.context import Context
+from memjax.experiments.noise_levels import at_epochs, peaks_of_others
+from memjax.experiments.rows import final, select
+from memjax.reporting.figures import add_legend, draw_bounds, seeds_phrase
+from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
+from memjax.reporting.style import new_figure, series_style
+
+NAME = "figure09"
+TITLE = "Figure 9: how does the critical sample ratio develop on real data and on noise?"
+DATA = ("real", "randX", "randY")
+SPLITS = {"validation": "validation set", "train": "training set"}
+COLUMNS = {
+    "data": "real, randX (every input is noise) or randY (every label is random)",
+    "seed": "seed of the network, the order and the noise",
+    "epoch": "epochs trained",
+    "split": "validation or train: whose examples are searched",
+    "radius": "radius of the search, max-norm, in units of [0, 1] pixels",
+    "csr_lower": "share of the examples found critical",
+    "csr_upper": "share of the examples not certified safe",
+}
+
+
+def draw(table: pd.DataFrame, context: Context) -> Figure:
+    """Draws the CSR over epochs of the validation and the training set."""
+    figure, axes = new_figure(columns=2, width=4.6, height=3.6)
+    for ax, (split, words) in zip(axes[0], SPLITS.items(), strict=True):
+        for place, data in enumerate(DATA):
+            rows = select(table, split=split, data=data)
+            draw_bounds(ax, rows, "epoch", "csr_lower", "csr_upper", series_style(place), data)
+        ax.set(title=words, xlabel="epochs", ylabel="critical sample ratio", ylim=(-0.02, 1.02))
+        add_legend(ax)
+    return figure
+
+
+def caption(table: pd.DataFrame, context: Context) -> str:
+    """Returns what is drawn, with seeds and radius."""
+    radii = ", ".join(f"{radius:.3g}" for radius in sorted(table["radius"].unique()))
+    return (
+        f"{TITLE} {context.setup}. Share of examples with another predicted class within max-norm "
+        f"distance {radii} of [0, 1], found by search (line, a lower bound) up to what is not "
+        f"certified safe (thin dots, an upper bound); means over {seeds_phrase(table)}."
+    )
+
+
+def alt_text(table: pd.DataFrame, context: Context) -> str:
+    """Returns the picture in words."""
+    ends = final(table, "csr_lower", ["split", "data"])
+    words = "; ".join(
+        f"{SPLITS[split]}: " + ", ".join(f"{data} {ends[split, data]:.2f}" for data in DATA)
+        for split in SPLITS
+    )
+    return f"Two panels of critical sample ratios over epochs. At the end, {words}."
+
+
+def measure_beyond_real(table: pd.DataFrame, data: str) -> Measurement:
+    """Validation CSR at the end of training, on noise minus on real data."""
+    ratios = final(select(table, split="validation"), "csr_lower", ["data", "seed"])
+    if not {data, "real"} <= set(ratios.index.unique("data")):
+        raise NotMeasurable(f"the table has no {data}, or no real data")
+    return over_seeds(ratios[data] - ratios["real"])
+
+
+def measure_rise(table: pd.DataFrame) -> Measurement:
+    """Validation CSR at the end minus at the first measurement, mean over the data sets."""
+    curves = _mean_curves(table, "validation")
+    return over_seeds(_end(table, "validation") - curves.iloc[0])
+
+
+def measure_levelling(table: pd.DataFrame) -> Measurement:
+    """Rise of validation CSR in the second half minus in the first, mean over the data sets."""
+    curves = _mean_curves(table, "validation")
+    middle = (curves.index[0] + curves.index[-1]) / 2
+    halfway = at_epochs(curves, pd.Series(middle, index=curves.columns))
+    return over_seeds(_end(table, "validation") + curves.iloc[0] - 2 * halfway)
+
+
+def measure_training_rise(table: pd.DataFrame) -> Measurement:
+    """Training-set CSR at its peak minus at the first measurement, mean over the data sets."""
+    curves = _mean_curves(table, "train")
+    return over_seeds(at_epochs(curves, peaks_of_others(curves)) - curves.iloc[0])
+
+
+def measure_training_fall(table: pd.DataFrame) -> Measurement:
+    """Training-set CSR at its peak minus at the end, mean over the data sets."""
+    curves = _mean_curves(table, "train")
+    return over_seeds(at_epochs(curves, peaks_of_others(curves)) - _end(table, "train"))
+
+
+def _mean_curves(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Returns [epochs seeds], the mean over the data sets, where all were measured."""
+    rows = select(table, split=split)
+    wide = rows.pivot(index="epoch", columns=["seed", "data"], values="csr_lower").dropna()
+    if len(wide) < 3:
+        raise NotMeasurable(f"{split} CSR was measured at fewer than three epochs")
+    return wide.T.groupby("seed").mean().T
+
+
+def _end(table: pd.DataFrame, split: str) -> pd.Series:
+    ends = final(select(table, split=split), "csr_lower", ["data", "seed"])
+    return ends.unstack("data").mean(axis=1, skipna=False)

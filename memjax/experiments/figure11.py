@@ -1,0 +1,100 @@
+"""Figure 11: do regularisers slow memorization and learning alike?
+
+Selected settings of the regularisers of figure 10. Plotted: training loss over epochs, on random
+labels (randY, left) and on real data (right). What matters is the vertical order of the curves.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from memjax.experiments.context import Context
+from memjax.experiments.rows import select
+from memjax.reporting.figures import draw_mean_and_range, seeds_phrase
+from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
+from memjax.reporting.style import new_figure, series_style
+
+NAME = "figure11"
+TITLE = "Figure 11: do regularisers slow memorization and learning alike?"
+DATA = {"randY": "random labels (randY)", "real": "real data"}
+COLUMNS = {
+    "technique": "none or the name of a regulariser, as in figure 10",
+    "strength": "its strength; 0 for none",
+    "data": "real or randY (every label is random)",
+    "seed": "seed of the network and the order",
+    "epoch": "epochs trained",
+    "train_loss": "mean cross-entropy on the training set, nats",
+}
+SETTING = ["technique", "strength"]
+
+
+def draw(table: pd.DataFrame, context: Context) -> Figure:
+    """Draws the training loss of every setting, randY to the left and real data to the right."""
+    figure, axes = new_figure(columns=2, width=4.6, height=3.9)
+    settings = sorted(table.groupby(SETTING).size().index, key=lambda s: (s[0] != "none", s))
+    for ax, (data, words) in zip(axes[0], DATA.items(), strict=True):
+        for place, (technique, strength) in enumerate(settings):
+            rows = select(table, data=data)
+            rows = rows[(rows["technique"] == technique) & (rows["strength"] == strength)]
+            label = technique if technique == "none" else f"{technique} {strength:g}"
+            draw_mean_and_range(ax, rows, "epoch", "train_loss", series_style(place), label)
+        ax.set(title=words, xlabel="epochs", ylabel="training loss (nats, log scale)")
+        ax.set_yscale("log")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def caption(table: pd.DataFrame, context: Context) -> str:
+    """Returns what is drawn, with seeds."""
+    return (
+        f"{TITLE} {context.setup}. Training loss over epochs; mean (line) and range (band) over "
+        f"{seeds_phrase(table)}. The order of the curves from top to bottom is what to compare."
+    )
+
+
+def alt_text(table: pd.DataFrame, context: Context) -> str:
+    """Returns the picture in words."""
+    words = []
+    for data in DATA:
+        order = _mean_log_loss(table, data).mean(axis=1).sort_values(ascending=False).index
+        names = ", ".join(technique for technique, _ in order)
+        words.append(f"{DATA[data]} from highest to lowest: {names}")
+    return f"Two panels of falling training losses. {'; '.join(words)}."
+
+
+def measure_reversal(table: pd.DataFrame) -> Measurement:
+    """Size of the largest reversal: two settings, one lower on real data, the other on randY.
+
+    For each seed the pair of settings is the one that the OTHER seeds reverse most; its own
+    reversal is the smaller of the two opposite differences, in doublings of the training loss
+    (averaged over epochs). It is negative if the order of the pair is the same on both.
+    """
+    losses = [_mean_log_loss(table, data).dropna(axis=1) for data in DATA]
+    random, real = losses[0].align(losses[1], join="inner")
+    if len(real) < 2 or real.shape[1] < 2:
+        raise NotMeasurable(
+            f"{len(real)} settings, {real.shape[1]} seeds in common: at least 2 of each are needed"
+        )
+    reversals = {}
+    for seed in real:
+        others = [other for other in real if other != seed]
+        chosen = _reversals(real[others].mean(axis=1), random[others].mean(axis=1)).argmax()
+        reversals[seed] = _reversals(real[seed], random[seed]).ravel()[chosen]
+    return over_seeds(pd.Series(reversals))
+
+
+def _reversals(real: pd.Series, random: pd.Series) -> np.ndarray:
+    """Returns [settings settings]: how far i lies above j on real data and below it on randY."""
+    above = np.subtract.outer(real.to_numpy(), real.to_numpy())
+    below = np.subtract.outer(random.to_numpy(), random.to_numpy()).T
+    reversals = np.minimum(above, below)
+    np.fill_diagonal(reversals, -np.inf)
+    return reversals
+
+
+def _mean_log_loss(table: pd.DataFrame, data: str) -> pd.DataFrame:
+    """Returns [settings seeds], the mean over epochs of the log2 training loss."""
+    rows = select(table, data=data)
+    logs = rows.assign(train_loss=np.log2(rows["train_loss"]))
+    return logs.groupby([*SETTING, "seed"])["train_loss"].mean().unstack("seed")

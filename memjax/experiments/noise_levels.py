@@ -1,0 +1,173 @@
+"""What figures 7 and 8 share: accuracy and critical sample ratio over training, by noise level."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from memjax.experiments.rows import final, highest, of_kind, rise_over_levels, select
+from memjax.reporting.figures import (
+    add_legend,
+    draw_bounds,
+    draw_mean_and_range,
+    percent,
+    seeds_phrase,
+)
+from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
+from memjax.reporting.style import level_style, new_figure
+
+KINDS = {"randX": "random inputs (randX)", "randY": "random labels (randY)"}
+COLUMNS = {
+    "kind": "real (level 0, shared by both kinds), randX or randY",
+    "level": "share of the training examples that are noise, 0 to 1",
+    "seed": "seed of the network, the order and the noise",
+    "epoch": "epochs trained",
+    "train_accuracy": "share of the training examples right, by the labels trained on",
+    "validation_accuracy": "share of the validation examples right, by their true labels",
+    "radius": "radius of the critical sample search, max-norm, in units of [0, 1] pixels",
+    "csr_lower": "share of validation examples found critical; nan where it was not measured",
+    "csr_upper": "share of validation examples not certified safe; nan where not measured",
+}
+
+
+def draw_levels(table: pd.DataFrame) -> Figure:
+    """Draws accuracy above and CSR below, randX to the left and randY to the right."""
+    figure, axes = new_figure(columns=2, rows=2, width=4.6, height=3.2)
+    for column, (kind, words) in enumerate(KINDS.items()):
+        rows = of_kind(table, kind)
+        levels = sorted(rows["level"].unique())
+        accuracy, ratio = axes[:, column]
+        for place, level in enumerate(levels):
+            at_level = rows[rows["level"] == level]
+            look = level_style(place, len(levels))
+            solid, dotted = look | {"linestyle": "-"}, look | {"linestyle": ":"}
+            draw_mean_and_range(accuracy, at_level, "epoch", "train_accuracy", solid)
+            draw_mean_and_range(
+                accuracy, at_level, "epoch", "validation_accuracy", dotted, percent(level)
+            )
+            draw_bounds(ratio, at_level, "epoch", "csr_lower", "csr_upper", look, percent(level))
+        accuracy.set(title=words, xlabel="epochs", ylabel="accuracy", ylim=(-0.02, 1.02))
+        ratio.set(xlabel="epochs", ylabel="critical sample ratio\n(validation)", ylim=(-0.02, 1.02))
+        add_legend(ratio, "noise")
+    kinds = [Line2D([], [], color="0.2", linestyle=dashes) for dashes in ("-", ":")]
+    axes[0, 0].legend(kinds, ["training", "validation"], frameon=False, fontsize=8)
+    return figure
+
+
+def caption_levels(table: pd.DataFrame, title: str, setup: str) -> str:
+    """Returns what is drawn, with seeds and radius."""
+    return (
+        f"{title} {setup}. Above: training (solid) and validation (dotted) accuracy, mean and "
+        "range. Below: share of validation examples with another predicted class within "
+        f"{_radius_words(table)}, found by search (line, a lower bound) up to what is not "
+        f"certified safe (thin dots, an upper bound); means over {seeds_phrase(table)}."
+    )
+
+
+def alt_text_levels(table: pd.DataFrame) -> str:
+    """Returns the picture in words."""
+    ends = final(table, "validation_accuracy", ["kind", "level"])
+    ratios = final(table, "csr_lower", ["kind", "level"])
+    words = "; ".join(
+        f"{kind} {percent(level)}: validation accuracy {ends[kind, level]:.2f}, critical sample "
+        f"ratio {ratios[kind, level]:.2f}"
+        for kind, level in ends.index.intersection(ratios.index)
+    )
+    return f"Four panels of accuracy and critical sample ratio over epochs. At the end, {words}."
+
+
+def measure_csr_rise(table: pd.DataFrame, kind: str) -> Measurement:
+    """Rise of the CSR at the end of training from noise level 0 to 1, by least squares."""
+    ratios = final(of_kind(table, kind), "csr_lower", ["level", "seed"])
+    return over_seeds(rise_over_levels(ratios))
+
+
+def measure_final_accuracy_rise(table: pd.DataFrame, kind: str) -> Measurement:
+    """Rise of the final validation accuracy from noise level 0 to 1, by least squares."""
+    accuracy = final(of_kind(table, kind), "validation_accuracy", ["level", "seed"])
+    return over_seeds(rise_over_levels(accuracy))
+
+
+def measure_best_accuracy_rise(table: pd.DataFrame, kind: str) -> Measurement:
+    """Rise of the best validation accuracy from noise level 0 to 1, by least squares."""
+    rows = of_kind(table, kind)
+    return over_seeds(
+        rise_over_levels(rows.groupby(["level", "seed"])["validation_accuracy"].max())
+    )
+
+
+def measure_peak_time(table: pd.DataFrame) -> Measurement:
+    """Share of training at which validation accuracy peaks, highest randY level below 1."""
+    rows = _noisiest_labels(table)
+    curves = _curves(rows, "validation_accuracy")
+    return over_seeds(curves.idxmax() / curves.index.max())
+
+
+def measure_fall_after_peak(table: pd.DataFrame) -> Measurement:
+    """Validation accuracy at its peak minus at the end, highest randY level below 1."""
+    rows = _noisiest_labels(table)
+    curves = _curves(rows, "validation_accuracy")
+    peaks = at_epochs(curves, peaks_of_others(curves))
+    return over_seeds(peaks - final(rows, "validation_accuracy", ["seed"]))
+
+
+def measure_csr_rise_after_peak(table: pd.DataFrame) -> Measurement:
+    """CSR at the end minus at the accuracy's peak, highest randY level below 1."""
+    rows = _noisiest_labels(table)
+    peaks = peaks_of_others(_curves(rows, "validation_accuracy"))
+    ratios = _curves(rows, "csr_lower")
+    return over_seeds(final(rows, "csr_lower", ["seed"]) - at_epochs(ratios, peaks))
+
+
+def peaks_of_others(curves: pd.DataFrame) -> pd.Series:
+    """Returns for each seed the epoch at which the mean curve of the OTHER seeds peaks.
+
+    The value of a curve at its own maximum is too high by chance, so that every noisy flat curve
+    seems to peak and fall. At an epoch that the other seeds chose it is not. One seed has only its
+    own peak.
+
+    Args:
+      curves: [epochs seeds].
+
+    Example:
+      >>> peaks_of_others(pd.DataFrame({0: [0.0, 1.0], 1: [1.0, 0.0]})).tolist()
+      [0, 1]
+    """
+    if curves.shape[1] == 1:
+        return curves.idxmax()
+    return pd.Series({seed: curves.drop(columns=seed).mean(axis=1).idxmax() for seed in curves})
+
+
+def at_epochs(curves: pd.DataFrame, epochs: pd.Series) -> pd.Series:
+    """Returns for each seed its value at an epoch, or at the nearest that was measured.
+
+    Args:
+      curves: [epochs seeds].
+      epochs: the epoch for each seed.
+    """
+    measured = curves.index.to_numpy()
+    return pd.Series(
+        {
+            seed: curves[seed].iloc[int(np.argmin(np.abs(measured - epoch)))]
+            for seed, epoch in epochs.items()
+            if seed in curves
+        }
+    )
+
+
+def _curves(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Returns [epochs seeds], only epochs at which every seed was measured."""
+    curves = rows.pivot(index="epoch", columns="seed", values=value).dropna()
+    if len(curves) < 2:
+        raise NotMeasurable(f"{value} was measured at fewer than two epochs")
+    return curves
+
+
+def _noisiest_labels(table: pd.DataFrame) -> pd.DataFrame:
+    rows = select(table, kind="randY")
+    return select(rows, level=highest(rows["level"], below=1.0))
+
+
+def _radius_words(table: pd.DataFrame) -> str:
+    radii = sorted(table["radius"].unique())
+    return "max-norm distance " + ", ".join(f"{radius:.3g}" for radius in radii) + " of [0, 1]"

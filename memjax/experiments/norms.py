@@ -1,0 +1,63 @@
+"""Figure 3 with other norms: does the picture depend on the l1 norm?
+
+The paper says that the l2 and l-infinity norms of the loss-sensitivity give similar results.
+Plotted: the Gini coefficient over examples, as in figure 3, for each norm.
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from memjax.experiments.context import Context
+from memjax.experiments.figure03 import DATA, mean_gini
+from memjax.experiments.rows import select
+from memjax.reporting.figures import add_legend, draw_mean_and_range, seeds_phrase
+from memjax.reporting.measurement import Measurement, over_seeds
+from memjax.reporting.style import new_figure, series_style
+
+NAME = "norms"
+TITLE = "Loss-sensitivity in other norms (stated in the paper, not plotted)"
+NORMS = {"l1": "l1 norm", "l2": "l2 norm", "linf": "l-infinity norm"}
+COLUMNS = {
+    "data": "real or randX (every input is noise)",
+    "norm": "l1, l2 or linf: norm of the gradient with respect to an example",
+    "seed": "seed of the network, of the order of the examples and of the noise",
+    "step": "number of SGD updates before the loss was taken",
+    "gini": "Gini coefficient over the examples of that norm",
+}
+
+
+def draw(table: pd.DataFrame, context: Context) -> Figure:
+    """Draws the Gini coefficient over steps, one panel for each norm."""
+    figure, axes = new_figure(columns=len(NORMS), width=3.6, height=3.3)
+    for ax, (norm, words) in zip(axes[0], NORMS.items(), strict=True):
+        for place, data in enumerate(DATA):
+            rows = select(table, norm=norm, data=data)
+            draw_mean_and_range(ax, rows, "step", "gini", series_style(place), data)
+        ax.set(title=words, xlabel="SGD updates", ylim=(0, 1))
+        ax.set_ylabel("Gini coefficient of the\nloss-sensitivity over examples")
+        add_legend(ax)
+    return figure
+
+
+def caption(table: pd.DataFrame, context: Context) -> str:
+    """Returns what is drawn, with seeds."""
+    return (
+        f"{TITLE}. {context.setup}. Gini coefficient of the loss-sensitivity over the examples; "
+        f"mean (line) and range (band) over {seeds_phrase(table)}."
+    )
+
+
+def alt_text(table: pd.DataFrame, context: Context) -> str:
+    """Returns the picture in words."""
+    means = table.groupby(["norm", "data"])["gini"].mean()
+    words = "; ".join(
+        f"{NORMS[norm]}: " + ", ".join(f"{data} {means[norm, data]:.2f}" for data in DATA)
+        for norm in NORMS
+    )
+    return f"Three panels of Gini coefficients over training. Mean over training, {words}."
+
+
+def measure_gini_difference(table: pd.DataFrame, norm: str) -> Measurement:
+    """Gini coefficient of real data minus that of randX, averaged over the measured steps."""
+    real, noise = (mean_gini(table, norm=norm, data=data) for data in DATA)
+    return over_seeds(real - noise)

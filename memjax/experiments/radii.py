@@ -1,0 +1,68 @@
+"""The critical sample ratio at other radii: is the order of figure 9 a matter of the radius?
+
+Networks trained on real data, on randX and on randY, measured at the end of training. Plotted: the
+critical sample ratio (CSR) of the validation set against the radius of the search.
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from memjax.experiments.context import Context
+from memjax.experiments.rows import select
+from memjax.reporting.figures import add_legend, draw_bounds, listed, seeds_phrase
+from memjax.reporting.measurement import Measurement, over_seeds
+from memjax.reporting.style import new_figure, series_style
+
+NAME = "radii"
+TITLE = "The critical sample ratio at other radii"
+DATA = ("real", "randX", "randY")
+COLUMNS = {
+    "data": "real, randX (every input is noise) or randY (every label is random)",
+    "seed": "seed of the network, the order and the noise",
+    "radius": "radius of the search, max-norm, in units of [0, 1] pixels",
+    "csr_lower": "share of the validation examples found critical at the end of training",
+    "csr_upper": "share of the validation examples not certified safe",
+}
+
+
+def draw(table: pd.DataFrame, context: Context) -> Figure:
+    """Draws the CSR over the radius for each data set."""
+    figure, axes = new_figure(width=6.0, height=4.0)
+    ax = axes[0, 0]
+    for place, data in enumerate(DATA):
+        style = series_style(place) | {"markevery": 1}
+        draw_bounds(ax, select(table, data=data), "radius", "csr_lower", "csr_upper", style, data)
+    ax.set_xscale("log")
+    ax.set(xlabel="radius (max-norm, pixels in [0, 1], log scale)", ylim=(-0.02, 1.02))
+    ax.set_ylabel("critical sample ratio (validation)")
+    add_legend(ax)
+    return figure
+
+
+def caption(table: pd.DataFrame, context: Context) -> str:
+    """Returns what is drawn, with seeds and radii."""
+    radii = listed(f"{radius:.3g}" for radius in sorted(table["radius"].unique()))
+    return (
+        f"{TITLE}. {context.setup}. Share of validation examples with another predicted class "
+        f"within radius {radii}, at the end of training, found by search (line, a lower bound) up "
+        f"to what is not certified safe (thin dots, an upper bound); means over "
+        f"{seeds_phrase(table)}."
+    )
+
+
+def alt_text(table: pd.DataFrame, context: Context) -> str:
+    """Returns the picture in words."""
+    means = table.groupby(["data", "radius"])["csr_lower"].mean()
+    words = "; ".join(
+        f"{data} from {means[data].iloc[0]:.2f} to {means[data].iloc[-1]:.2f}" for data in DATA
+    )
+    return f"Rising curves of the critical sample ratio over the radius: {words}."
+
+
+def measure_beyond_real(table: pd.DataFrame, data: str) -> Measurement:
+    """CSR on noise minus on real data, mean over all radii."""
+    noise, real = (
+        select(table, data=name).groupby(["radius", "seed"])["csr_lower"].mean()
+        for name in (data, "real")
+    )
+    return over_seeds((noise - real).groupby("seed").mean())

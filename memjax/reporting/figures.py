@@ -1,0 +1,87 @@
+"""What the drawings of several figures share."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+
+def draw_mean_and_range(
+    ax: Axes, rows: pd.DataFrame, x: str, y: str, style: dict[str, Any], label: str | None = None
+) -> None:
+    """Draws the mean over seeds as a line and the range over seeds as a band.
+
+    Args:
+      ax: where.
+      rows: one row per seed and place on the x axis; rows without a `y` are left out.
+      x: the column along the x axis.
+      y: the column along the y axis.
+      style: colour, dashes and marker.
+      label: its line in the legend.
+    """
+    over_seeds = rows.dropna(subset=[y]).groupby(x)[y].agg(["mean", "min", "max"])
+    every = max(1, len(over_seeds) // 8)
+    look = {"linewidth": 1.6, "markersize": 4.5, "markevery": every} | style
+    ax.plot(over_seeds.index, over_seeds["mean"], label=label, **look)
+    if not over_seeds["min"].equals(over_seeds["max"]):
+        band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+        ax.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], **band)
+
+
+def draw_bounds(
+    ax: Axes,
+    rows: pd.DataFrame,
+    x: str,
+    lower: str,
+    upper: str,
+    style: dict[str, Any],
+    label: str | None = None,
+) -> None:
+    """Draws a quantity of which bounds are known: the lower one as a line, up to the upper a band.
+
+    Args:
+      ax: where.
+      rows: one row per seed and place on the x axis; both bounds are averaged over seeds.
+      x: the column along the x axis.
+      lower: the column of the lower bound.
+      upper: the column of the upper bound.
+      style: colour, dashes and marker.
+      label: its line in the legend.
+    """
+    means = rows.dropna(subset=[lower]).groupby(x)[[lower, upper]].mean()
+    every = max(1, len(means) // 8)
+    look = {"linewidth": 1.6, "markersize": 4.5, "markevery": every} | style
+    ax.plot(means.index, means[lower], label=label, **look)
+    ax.plot(means.index, means[upper], color=style["color"], linewidth=0.6, linestyle=(0, (1, 2)))
+    band = {"color": style["color"], "alpha": 0.08, "linewidth": 0}
+    ax.fill_between(means.index, means[lower], means[upper], **band)
+
+
+def add_legend(ax: Axes, title: str | None = None, **options: Any) -> None:
+    """Adds the one kind of legend that the figures use."""
+    ax.legend(title=title, frameon=False, fontsize=8, title_fontsize=8, **options)
+
+
+def percent(level: float) -> str:
+    """Returns a share in words: 0.25 is '25 %'."""
+    return f"{100 * level:g} %"
+
+
+def seeds_phrase(table: pd.DataFrame) -> str:
+    """Returns which seeds a table holds: '3 seeds (0, 1, 2)'."""
+    seeds = sorted(table["seed"].unique())
+    return f"{counted(len(seeds), 'seed')} ({listed(seeds)})"
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns '1 seed' or '3 seeds'."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def listed(values: Iterable[Any], limit: int = 12) -> str:
+    """Returns values separated by commas; the middle of a long list is left out."""
+    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    if len(words) > limit:
+        words = [*words[:3], "...", words[-1]]
+    return ", ".join(words)
