@@ -20,7 +20,7 @@ from memjax.data.corruption import (
     shuffle_pixels,
     unique_labels,
 )
-from memjax.data.dataset import Dataset, Split, pixel_moments
+from memjax.data.dataset import Dataset, pixel_moments
 from memjax.errors import InputError
 
 _INPUT_KINDS = ("random_inputs", "shuffled_pixels", "shuffled_pixels_each")
@@ -144,26 +144,16 @@ def examples_table(dataset: Dataset, examples: Examples) -> pd.DataFrame:
       A data frame with the columns split ("train" or "validation"), index (position in the source's
       split), label (trained on), true_label and is_corrupted.
     """
-    train = pd.DataFrame(
-        {
-            "split": "train",
-            "index": examples.index,
-            "label": examples.labels,
-            "true_label": examples.true_labels,
-            "is_corrupted": examples.is_corrupted,
-        }
-    )
-    return pd.concat([train, _validation_table(dataset.validation)], ignore_index=True)
-
-
-def _validation_table(validation: Split) -> pd.DataFrame:
+    validation = dataset.validation
+    sizes = [len(examples.labels), len(validation)]
+    uncorrupted = np.zeros(len(validation), bool)
     return pd.DataFrame(
         {
-            "split": "validation",
-            "index": validation.index,
-            "label": validation.labels,
-            "true_label": validation.labels,
-            "is_corrupted": np.zeros(len(validation), bool),
+            "split": np.repeat(["train", "validation"], sizes),
+            "index": np.concatenate([examples.index, validation.index]),
+            "label": np.concatenate([examples.labels, validation.labels]),
+            "true_label": np.concatenate([examples.true_labels, validation.labels]),
+            "is_corrupted": np.concatenate([examples.is_corrupted, uncorrupted]),
         }
     )
 

@@ -84,7 +84,9 @@ def _split(arrays: dict[str, np.ndarray], prefix: str, where: str) -> Split:
             f"{where}: {len(images)} {prefix}images but {len(labels)} {prefix}labels; "
             "must be as many"
         )
-    return make_split(images, labels.astype(np.int64))
+    if labels.max() > np.iinfo(np.int32).max:
+        raise InputError(f"{where}: {prefix}labels: {labels.max()} is too large for a class")
+    return make_split(images, labels)
 
 
 def _checked_images(images: np.ndarray, what: str) -> np.ndarray:
@@ -116,11 +118,11 @@ def _num_classes(arrays: dict[str, np.ndarray], train: Split, where: str) -> int
             raise InputError(f"{where}: num_classes must be one integer of at least 1")
         num_classes = int(stated)
     _check_classes(train.labels, num_classes, f"{where}: labels")
-    counts = np.bincount(train.labels, minlength=num_classes)
-    if (counts == 0).any():
-        raise InputError(
-            f"{where}: class {int(counts.argmin())} of {num_classes} has no training example"
-        )
+    present = np.unique(train.labels)
+    if len(present) < num_classes:
+        gaps = np.flatnonzero(present != np.arange(len(present)))
+        empty = gaps[0] if len(gaps) else len(present)
+        raise InputError(f"{where}: class {empty} of {num_classes} has no training example")
     return num_classes
 
 

@@ -1,0 +1,173 @@
+"""From the corruption section to training examples and their table."""
+
+import dataclasses
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from memjax.data import corruption
+from memjax.data.dataset import Dataset, make_split
+from memjax.data.examples import corrupt_examples, examples_table, parse_kinds
+from memjax.errors import InputError
+
+N, CLASSES = 40, 4
+IMAGES = np.random.default_rng(0).integers(0, 256, (N, 4, 4, 2), np.uint8)
+LABELS = np.arange(N) % CLASSES
+FRACTIONAL = [kind for kind in corruption.CORRUPTION_KINDS if kind not in ("none", "unique_labels")]
+
+
+def dataset_of(images=IMAGES):
+    whole = make_split(images, LABELS)
+    names = ("a", "b", "c", "d")
+    train, validation = whole.take(np.arange(5, N)), whole.take(np.arange(5))
+    return Dataset("tiny", CLASSES, names, train, validation)
+
+
+def section(kind, fraction=0.4, seed=3, transition=()):
+    return types.SimpleNamespace(kind=kind, fraction=fraction, seed=seed, transition=transition)
+
+
+def corrupt(kind, fraction=0.4, **fields):
+    if kind == "label_transition":
+        rows = np.roll(np.eye(CLASSES), 1, axis=1)
+        fields["transition"] = tuple(map(tuple, rows.tolist()))
+    return corrupt_examples(section(kind, fraction, **fields), dataset_of())
+
+
+def test_none_changes_nothing():
+    examples, train = corrupt("none"), dataset_of().train
+    for name in ("images", "labels", "index"):
+        np.testing.assert_array_equal(getattr(examples, name), getattr(train, name))
+    assert examples.images.dtype == np.uint8
+    assert not examples.is_corrupted.any()
+    assert examples.num_classes == CLASSES
+
+
+@pytest.mark.parametrize("kind", FRACTIONAL)
+def test_every_kind_corrupts_the_fraction_and_keeps_the_truth(kind):
+    examples, train = corrupt(kind), dataset_of().train
+    count = round(0.4 * len(train))
+    if kind == "removed":
+        assert len(examples.labels) == len(train) - count
+        assert not examples.is_corrupted.any()
+    else:
+        assert examples.is_corrupted.sum() == count
+        np.testing.assert_array_equal(examples.index, train.index)
+    np.testing.assert_array_equal(examples.true_labels, LABELS[examples.index])
+    assert examples.labels.dtype == examples.true_labels.dtype == np.int32
+    assert examples.index.dtype == np.int64
+    assert examples.is_corrupted.dtype == bool
+    clean = ~examples.is_corrupted
+    np.testing.assert_array_equal(examples.labels[clean], examples.true_labels[clean])
+    stored = IMAGES[examples.index]
+    if kind == "random_inputs":
+        stored = stored / np.float32(255)
+    assert examples.images.dtype == stored.dtype
+    np.testing.assert_array_equal(examples.images[clean], stored[clean])
+
+
+def test_random_inputs_are_those_of_the_pure_function():
+    examples, images = corrupt("random_inputs"), dataset_of().train.images / np.float32(255)
+    expected, is_corrupted = corruption.randomize_inputs(jax.random.key(3), images, 0.4)
+    np.testing.assert_allclose(examples.images, expected, atol=1e-6)
+    np.testing.assert_array_equal(examples.is_corrupted, is_corrupted)
+
+
+def test_random_inputs_leave_the_loaded_images_alone():
+    images = (IMAGES / 255).astype(np.float32)
+    dataset = dataset_of(images)
+    corrupt_examples(section("random_inputs", 1.0), dataset)
+    np.testing.assert_array_equal(dataset.train.images, images[5:])
+
+
+def test_wrong_labels_are_all_wrong_and_transitions_follow_their_row():
+    wrong = corrupt("wrong_labels")
+    assert (wrong.labels != wrong.true_labels)[wrong.is_corrupted].all()
+    moved = corrupt("label_transition")
+    expected = np.where(moved.is_corrupted, (moved.true_labels + 1) % CLASSES, moved.true_labels)
+    np.testing.assert_array_equal(moved.labels, expected)
+
+
+def test_removed_are_the_examples_that_another_kind_corrupts():
+    kept, noisy = corrupt("removed"), corrupt("random_labels")
+    np.testing.assert_array_equal(kept.index, noisy.index[~noisy.is_corrupted])
+
+
+def test_unique_labels_are_one_class_each_whatever_the_fraction():
+    examples = corrupt("random_inputs+unique_labels")
+    np.testing.assert_array_equal(examples.labels, np.arange(35))
+    assert examples.num_classes == 35
+    assert examples.is_corrupted.sum() == 14
+    left = corrupt("removed+unique_labels")
+    np.testing.assert_array_equal(left.labels, np.arange(21))
+
+
+def test_joined_kinds_corrupt_the_same_examples():
+    both = corrupt("shuffled_pixels+wrong_labels")
+    np.testing.assert_array_equal(both.is_corrupted, both.labels != both.true_labels)
+    changed = (both.images != IMAGES[both.index]).any(axis=(1, 2, 3))
+    np.testing.assert_array_equal(both.is_corrupted, changed)
+
+
+def test_the_seed_decides():
+    one, again, other = (corrupt("random_labels", seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.labels, again.labels)
+    assert (one.is_corrupted != other.is_corrupted).any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "random_label"}, "did you mean random_labels"),
+        ({"kind": "random_labels+wrong_labels"}, "at most one kind may change the labels"),
+        ({"kind": "random_inputs+shuffled_pixels"}, "at most one kind may change the inputs"),
+        ({"kind": "none+random_labels"}, "none goes with nothing else"),
+        ({"kind": "removed+random_labels"}, "removed only with unique_labels"),
+        ({"kind": "removed", "fraction": 1.0}, "leaves no example"),
+        ({"kind": "label_transition"}, "needs a row for each class"),
+        ({"kind": "label_transition", "transition": ((1.0,),)}, "must be"),
+        ({"kind": "random_labels", "transition": ((1.0,),)}, "goes with label_transition"),
+        ({"kind": "random_labels", "fraction": 1.5}, r"must be in \[0, 1\]"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        corrupt_examples(section(**fields), dataset_of())
+
+
+def test_every_documented_kind_is_known():
+    for kind, description in corruption.CORRUPTION_KINDS.items():
+        assert parse_kinds(kind) == (kind,)
+        assert "\n" not in description
+
+
+def test_the_table_has_a_row_for_each_example_of_both_splits():
+    examples, dataset = corrupt("random_labels"), dataset_of()
+    table = examples_table(dataset, examples)
+    assert list(table.columns) == ["split", "index", "label", "true_label", "is_corrupted"]
+    columns = {
+        "index": "int64",
+        "label": "int32",
+        "true_label": "int32",
+        "is_corrupted": "bool",
+    }
+    assert {name: str(table[name].dtype) for name in columns} == columns
+    train, validation = table[table.split == "train"], table[table.split == "validation"]
+    np.testing.assert_array_equal(train.label, examples.labels)
+    np.testing.assert_array_equal(train.is_corrupted, examples.is_corrupted)
+    np.testing.assert_array_equal(train["index"], examples.index)
+    np.testing.assert_array_equal(validation["index"], np.arange(5))
+    np.testing.assert_array_equal(validation.label, validation.true_label)
+    assert not validation.is_corrupted.any()
+    assert list(table.index) == list(range(N))
+
+
+def test_the_table_without_validation_examples_has_the_same_types():
+    dataset = dataset_of()
+    examples = corrupt_examples(section("random_labels"), dataset)
+    alone = dataclasses.replace(dataset, validation=dataset.validation.take(np.arange(0)))
+    expected, table = examples_table(dataset, examples), examples_table(alone, examples)
+    assert len(table) == 35
+    assert table.dtypes.equals(expected.dtypes)
