@@ -105,8 +105,11 @@ def find_prepared(name: str, root: pathlib.Path) -> pathlib.Path | None:
         and parts["version"] in (None, folder.name)
         and (folder / "dataset_info.json").is_file()
     ]
-    newest = lambda folder: tuple(int(number) for number in folder.name.split("."))  # noqa: E731
-    return max(versions, key=newest, default=None)
+    return max(versions, key=_version, default=None)
+
+
+def _version(folder: pathlib.Path) -> tuple[int, ...]:
+    return tuple(int(number) for number in folder.name.split("."))
 
 
 def find_builder(name: str, root: pathlib.Path) -> Any:

@@ -1,4 +1,4 @@
-"""Preparing: the stock builders' own files, read without TensorFlow, from a server of this machine."""
+"""Preparing: the stock builders' own files, read without TensorFlow, from a local server."""
 
 import functools
 import gzip
@@ -7,6 +7,7 @@ import importlib.util
 import io
 import tarfile
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -86,6 +87,18 @@ def test_preparing_again_does_nothing(mnist, tmp_path, server):
     assert prepare.prepare("mnist", root) == folder
 
 
+def test_what_another_process_prepared_meanwhile_is_used(mnist, tmp_path, monkeypatch):
+    download_and_prepare = prepare._download_and_prepare
+
+    def come_second(builder):
+        download_and_prepare(builder)
+        raise OSError("Directory not empty")
+
+    monkeypatch.setattr(prepare, "_download_and_prepare", come_second)
+    folder = prepare.prepare("mnist", tmp_path / "tfds")
+    assert folder == tmp_path / "tfds" / "mnist" / "3.0.1"
+
+
 def test_a_damaged_download_is_one_line_and_leaves_nothing_prepared(
     mnist, tmp_path, server, capsys
 ):
@@ -142,6 +155,22 @@ def test_other_builders_need_tensorflow_and_say_so(tmp_path, capsys, monkeypatch
     said = capsys.readouterr().err.strip()
     assert said == "preparing svhn_cropped needs TensorFlow: pip install 'memjax[prepare]'"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_builders_are_prepared_by_themselves_where_tensorflow_is(tmp_path, monkeypatch):
+    class Stock:
+        url_infos: ClassVar = {}
+        data_path = str(tmp_path / "svhn_cropped" / "3.0.0")
+        download_configs: ClassVar = []
+
+        def download_and_prepare(self, download_config):
+            self.download_configs.append(download_config)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(prepare, "find_builder", lambda name, root: Stock())
+    folder = prepare.prepare("svhn_cropped", tmp_path)
+    assert str(folder) == Stock.data_path
+    assert [config.try_download_gcs for config in Stock.download_configs] == [False]
 
 
 def test_no_network_is_said_at_once(tmp_path, monkeypatch):
