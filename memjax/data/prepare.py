@@ -87,6 +87,12 @@ def _without_tensorflow(stock: Any, scratch: pathlib.Path) -> Any:
     """
     from tensorflow_datasets.image_classification import cifar, mnist
 
+    if stock in (mnist.MNIST, mnist.FashionMNIST, mnist.KMNIST):
+        return _mnist_builder(stock)
+    return _cifar_builder(stock, scratch) if stock in (cifar.Cifar10, cifar.Cifar100) else None
+
+
+def _mnist_builder(stock: Any) -> Any:
     class Mnist(stock, skip_registration=True):  # type: ignore[call-arg]
         name = stock.name
 
@@ -104,6 +110,10 @@ def _without_tensorflow(stock: Any, scratch: pathlib.Path) -> Any:
             for position, (image, label) in enumerate(zip(images, labels, strict=True)):
                 yield position, {"image": _png(image), "label": int(label)}
 
+    return Mnist
+
+
+def _cifar_builder(stock: Any, scratch: pathlib.Path) -> Any:
     class Cifar(stock, skip_registration=True):  # type: ignore[call-arg]
         name = stock.name
 
@@ -128,9 +138,7 @@ def _without_tensorflow(stock: Any, scratch: pathlib.Path) -> Any:
                 name = f"{split_prefix}{position:05d}"
                 yield position, {"id": name, "image": _png(image), **labels}
 
-    if stock in (mnist.MNIST, mnist.FashionMNIST, mnist.KMNIST):
-        return Mnist
-    return Cifar if stock in (cifar.Cifar10, cifar.Cifar100) else None
+    return Cifar
 
 
 def _read_idx(path: Any) -> np.ndarray:
