@@ -2,10 +2,16 @@
 
 import os
 
-# Four CPU devices in one process, before JAX starts: sharding is tested wherever the tests run.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-).strip()
+# Before JAX starts: four CPU devices in one process, so that sharding is tested wherever the tests
+# run, and programs compiled in half the time, for the tests run each of them only once or twice.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=4",
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+)
 
 import jax
 from hypothesis import HealthCheck, settings

@@ -99,7 +99,7 @@ class AlexNet(nn.Module):
                 name=f"Conv_{layer}",
             )(activations)
             activations = _batch_norm(self, activations, train, mask, f"BatchNorm_{layer}")
-            activations = hidden(max_pool(activations, self.pool))
+            activations = hidden(_max_pool(activations, self.pool, train))
         activations = activations.reshape(activations.shape[0], -1)
         for layer, units in enumerate((384, 192), start=2):
             dense = nn.Dense(width(units), use_bias=False, kernel_init=kernel_init)
@@ -114,6 +114,13 @@ class AlexNet(nn.Module):
                 f" and pool={self.pool}, height and width must be at least"
                 f" {self.pool**2 + 2 * self.crop}"
             )
+
+
+def _max_pool(activations: jax.Array, window: int, train: bool) -> jax.Array:
+    """In inference as one operation, which analyses know; in training with a cheap gradient."""
+    if train:
+        return max_pool(activations, window)
+    return nn.max_pool(activations, (window, window), strides=(window, window))
 
 
 def _batch_norm(

@@ -13,6 +13,7 @@ the same numbers are made of matrix products alone, which XLA runs fast everywhe
 All three are plain JAX, so every derivative and `vmap` over kernels work.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -67,8 +68,10 @@ def max_pool(images: jax.Array, window: int) -> jax.Array:
     """Maximum over square windows that do not overlap; rows and columns left over are dropped.
 
     Equal to `flax.linen.max_pool` with strides equal to the window, but with a cheap gradient:
-    XLA's select-and-scatter is slow on CPU. Where several values of a window are the maximum, each
-    gets an equal share of the gradient (a valid subgradient; XLA's pooling gives one of them all).
+    XLA's select-and-scatter is slow on CPU. Where several values of a window are the maximum, the
+    first gets the whole gradient. (The gradient of `jnp.max` would compare the values with the
+    maximum once more; XLA may compute them anew for that, rounded otherwise, and then no value is
+    the maximum and the gradient is 0 / 0. Here a value can only lose to another one.)
 
     Args:
         images: [n height width channels].
@@ -84,7 +87,14 @@ def max_pool(images: jax.Array, window: int) -> jax.Array:
     n, height, width, channels = images.shape
     rows, columns = height // window, width // window
     images = images[:, : rows * window, : columns * window]
-    return images.reshape(n, rows, window, columns, window, channels).max(axis=(2, 4))
+    images = images.reshape(n, rows, window, columns * window, channels)
+    images = functools.reduce(_larger, [images[:, :, y] for y in range(window)])
+    images = images.reshape(n, rows, columns, window, channels)
+    return functools.reduce(_larger, [images[:, :, :, x] for x in range(window)])
+
+
+def _larger(one: jax.Array, other: jax.Array) -> jax.Array:
+    return jnp.where(one >= other, one, other)
 
 
 class Conv(nn.Module):
@@ -148,14 +158,29 @@ def _output_size(images: jax.Array, kernel: jax.Array, pads) -> tuple[int, int]:
 
 
 def _patches(images: jax.Array, kernel: jax.Array, pads) -> jax.Array:
-    """Convolution as one product [pixels, patch] x [patch, channels_out]."""
+    """Convolution as products [pixels, patch] x [patch, channels_out], in chunks of the batch.
+
+    The kernel's gradient sums over all pixels, and XLA is several times slower on CPU at one product
+    with so long a sum than at a batch of shorter ones: hence the kernel is repeated for each chunk.
+    """
     height, width = _output_size(images, kernel, pads)
     kernel_height, kernel_width, _, channels_out = kernel.shape
     images = jnp.pad(images, ((0, 0), *pads, (0, 0)))
     # First along the rows, then along the columns: fewer and longer slices than all at once.
     images = jnp.concatenate([images[:, :, x : x + width] for x in range(kernel_width)], axis=-1)
     images = jnp.concatenate([images[:, y : y + height] for y in range(kernel_height)], axis=-1)
-    return jnp.dot(images, kernel.reshape(-1, channels_out))
+    chunks = _num_chunks(images.shape[0], height * width)
+    patches = images.reshape(chunks, -1, images.shape[-1])
+    kernel = kernel.reshape(1, -1, channels_out)
+    kernels = jnp.broadcast_to(kernel, (chunks, *kernel.shape[1:]))
+    outputs = jnp.einsum("bpk,bko->bpo", patches, kernels)
+    return outputs.reshape(-1, height, width, channels_out)
+
+
+def _num_chunks(n: int, num_pixels: int) -> int:
+    """The largest divisor of the batch size that leaves a chunk at least 4096 pixels (or is 1)."""
+    fitting = [chunks for chunks in range(1, n + 1) if n % chunks == 0]
+    return max(chunks for chunks in fitting if chunks == 1 or n // chunks * num_pixels >= 4096)
 
 
 def _fourier(images: jax.Array, kernel: jax.Array, pads) -> jax.Array:

@@ -57,7 +57,7 @@ def make_train_program(
             state, order, first_bad = carry
             epoch, position = jnp.divmod(start + offset, batches.steps_per_epoch)
             order = jax.lax.cond(
-                (position == 0) & (offset > 0),
+                (position == 0) | (offset == 0),
                 lambda: epoch_order(keys.order, epoch, batches.num_examples),
                 lambda: order,
             )
@@ -71,8 +71,9 @@ def make_train_program(
             is_bad = (first_bad < 0) & ~jnp.isfinite(metrics["loss"])
             return state, order, jnp.where(is_bad, start + offset, first_bad)
 
-        order = epoch_order(keys.order, start // batches.steps_per_epoch, batches.num_examples)
-        state, _, first_bad = jax.lax.fori_loop(0, num_steps, body, (state, order, jnp.int32(-1)))
+        no_order = jnp.zeros(batches.num_examples, jnp.int32)
+        carry = state, no_order, jnp.int32(-1)
+        state, _, first_bad = jax.lax.fori_loop(0, num_steps, body, carry)
         return state, first_bad
 
     def train_members(states, seeds, subsets, data, start, num_steps):

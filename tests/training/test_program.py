@@ -1,5 +1,7 @@
 """The train program: one step is plain SGD, cuts and devices change nothing, members are runs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,20 +120,23 @@ def test_devices_change_nothing_but_rounding(model, members, devices):
     assert relative_error(trained(many, 8).params, trained(one, 8).params) < 1e-5
 
 
+@functools.cache
+def trained_alone(seed):
+    alone = small_setup(seed=seed)
+    return setup_lib.init_states(alone).params, trained(alone, 10).params
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3])
 def test_a_member_is_the_run_with_its_seed(chunk):
     ensemble = small_setup(**{"ensemble.size": 3, "run.members_per_chunk": chunk})
     states = trained(ensemble, 10)
     initial = setup_lib.init_states(ensemble)
     for member in range(3):
-        alone = small_setup(seed=member)
-        start = setup_lib.init_states(alone)
-        for one, other in zip(
-            jax.tree.leaves(initial.params), jax.tree.leaves(start.params), strict=True
-        ):
+        start, end = trained_alone(member)
+        for one, other in zip(jax.tree.leaves(initial.params), jax.tree.leaves(start), strict=True):
             np.testing.assert_array_equal(one[member], other[0])
         found = jax.tree.map(lambda leaf: leaf[member], states.params)  # noqa: B023
-        expected = jax.tree.map(lambda leaf: leaf[0], trained(alone, 10).params)
+        expected = jax.tree.map(lambda leaf: leaf[0], end)
         assert relative_error(found, expected) < 1e-6
 
 
