@@ -1,0 +1,89 @@
+"""launch/slurm.sbatch against stand-ins of sbatch, srun and scontrol."""
+
+import json
+
+import pytest
+
+from tests.launch.conftest import JOINED_RUN, LAUNCH, Cluster, exits_with
+
+BATCH = LAUNCH / "slurm.sbatch"
+
+
+@pytest.fixture
+def slurm(cluster: Cluster) -> Cluster:
+    for name in ("sbatch", "srun", "scontrol"):
+        cluster.add_stand_in(name)
+    return cluster
+
+
+def test_two_tasks_become_one_run(slurm: Cluster):
+    workdir = slurm.folder / "workdir"
+    script = slurm.script(JOINED_RUN)
+    result = slurm.call(
+        "sbatch", "--ntasks-per-node=2", BATCH, "python", script, f"--workdir={workdir}"
+    )
+    assert result.returncode == 0, result.stderr
+    assert (workdir / "total").read_text() == "3 of 2"
+    assert slurm.calls("srun") == [
+        [
+            *("--kill-on-bad-exit=0", "--cpus-per-task=8", "--gpu-bind=none"),
+            *("python", script, f"--workdir={workdir}"),
+        ]
+    ]
+    assert slurm.calls("scontrol") == []
+
+
+def test_what_the_script_asks_of_slurm(slurm: Cluster):
+    slurm.call("sbatch", BATCH, "python", slurm.script("pass"))
+    options = json.loads((slurm.folder / "options.json").read_text())
+    assert options["signal"] == "TERM@180"  # to the tasks, not to the batch shell alone
+    assert "requeue" in options
+    assert options["open-mode"] == "append"  # a requeued job goes on in the same log
+    assert options["ntasks-per-node"] == options["gpus-per-node"] == "1"
+
+
+@pytest.mark.parametrize("code", [143, 75, 134])
+def test_a_job_that_was_stopped_or_lost_a_process_is_requeued(slurm: Cluster, code: int):
+    result = slurm.call("sbatch", BATCH, "python", slurm.script(exits_with(code, 0)))
+    assert result.returncode == 0
+    assert slurm.calls("scontrol") == [["requeue", slurm.environment["STAND_IN_JOB_ID"]]]
+    assert f"slurm.sbatch: exit code {code}; requeued as restart 1" in result.stderr
+
+
+@pytest.mark.parametrize("code", [1, 2, 3])
+def test_an_error_that_would_come_again_is_not_requeued(slurm: Cluster, code: int):
+    result = slurm.call("sbatch", BATCH, "python", slurm.script(exits_with(code)))
+    assert result.returncode == code
+    assert slurm.calls("scontrol") == []
+
+
+def test_requeues_are_limited(slurm: Cluster):
+    slurm.environment["MEMJAX_MAX_RESTARTS"] = "2"
+    result = slurm.call("sbatch", BATCH, "python", slurm.script(exits_with(143, 143, 143)))
+    assert result.returncode == 143
+    assert len(slurm.calls("scontrol")) == 2
+
+
+def test_an_array_gives_each_task_its_index_and_requeues_it_alone(slurm: Cluster):
+    command = ["python", slurm.script(exits_with(0, 143, 0, 0)), "--sweep=a b.py", "--workdir=w"]
+    result = slurm.call("sbatch", "--array=0-2%2", BATCH, *command)
+    assert result.returncode == 0, result.stderr
+    given = [call[call.index("python") :] for call in slurm.calls("srun")]
+    assert given == [[*command, f"--task_index={index}", "--num_tasks=3"] for index in (0, 1, 1, 2)]
+    assert slurm.calls("scontrol") == [["requeue", f"{slurm.environment['STAND_IN_JOB_ID']}_1"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sbatch", BATCH], "the command is missing"),
+        (["sbatch", "--array=1-3", BATCH, "python", "x.py"], "--array=1-3: must be 0-N"),
+        (["bash", BATCH, "python", "x.py"], "this is a job script"),
+    ],
+)
+def test_mistakes_are_one_line(slurm: Cluster, words: list, message: str):
+    result = slurm.call(*words)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert set(result.stderr.splitlines()) == {result.stderr.splitlines()[0]}
+    assert slurm.calls("srun") == []
