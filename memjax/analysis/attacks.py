@@ -121,12 +121,11 @@ def lass(
       >>> lass(jax.random.key(0), logits_fn, jnp.eye(2), images, 0.1).is_critical.tolist()
       [True, False]
     """
-    images = jnp.asarray(images)
     problem = search.make_problem(logits_fn, params, images, radius, clip, microbatch_size)
-    settings = lass_settings(radius, step_size, noise_scale, images.dtype)
+    settings = lass_settings(radius, step_size, noise_scale, problem.images.dtype)
     return search.run_attack(
         key, LASS, logits_fn, params, problem, settings, max_steps,
-        np.arange(images.shape[0]), microbatch_size,
+        np.arange(problem.images.shape[0]), microbatch_size,
     )  # fmt: skip
 
 
@@ -175,10 +174,9 @@ def pgd(
       >>> pgd(jax.random.key(0), logits_fn, jnp.eye(2), images, 0.1).is_critical.tolist()
       [True, False]
     """
-    images = jnp.asarray(images)
     problem = search.make_problem(logits_fn, params, images, radius, clip, microbatch_size)
-    settings = pgd_settings(radius, step_size, steps_per_start, random_start, images.dtype)
+    settings = pgd_settings(radius, step_size, steps_per_start, random_start, problem.images.dtype)
     return search.run_attack(
         key, PGD, logits_fn, params, problem, settings, steps_per_start * num_starts,
-        np.arange(images.shape[0]), microbatch_size,
+        np.arange(problem.images.shape[0]), microbatch_size,
     )  # fmt: skip

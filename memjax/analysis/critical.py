@@ -43,36 +43,36 @@ class Bounds(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("logits_fn", "sharding"))
-def _certified(logits_fn, sharding, params, problem, radius, clip, index):
+def _certified(logits_fn, sharding, params, problem, index):
     """Certifies examples `index` [b], their boxes rounded outwards."""
-    images, _, _, logits = search.take(problem, index, sharding)
-    lower = jnp.nextafter(images - radius, -jnp.inf)
-    upper = jnp.nextafter(images + radius, jnp.inf)
-    if clip is not None:
-        lower, upper = jnp.maximum(lower, clip[0]), jnp.minimum(upper, clip[1])
+    images, logits = search.take((problem.images, problem.logits), index, sharding)
+    lower = jnp.nextafter(images - problem.radius, -jnp.inf)
+    upper = jnp.nextafter(images + problem.radius, jnp.inf)
+    if problem.clip is not None:
+        lower, upper = jnp.maximum(lower, problem.clip[0]), jnp.minimum(upper, problem.clip[1])
     return interval.certified(logits_fn, params, lower, upper, logits.argmax(-1))
 
 
-def _uncertified(logits_fn, params, problem, radius, clip, candidates, microbatch_size):
+def _uncertified(logits_fn, params, problem, candidates, microbatch_size):
     """Returns those of `candidates` (indices) that interval propagation does not certify."""
-    num_examples = problem.images.shape[0]
     sharding, shards = search.slot_sharding(problem.images)
-    size = search.round_up(min(microbatch_size, num_examples), shards)
+    size = search.batch_sizes(microbatch_size, shards, candidates.size)[0]
     dtype = problem.images.dtype
-    radius = np.nextafter(np.asarray(radius, dtype), np.asarray(np.inf, dtype))
+    outer = np.nextafter(np.asarray(problem.radius, dtype), np.asarray(np.inf, dtype))
+    problem = problem._replace(radius=outer)
     is_safe = [
-        np.asarray(_certified(logits_fn, sharding, params, problem, radius, clip, index))
-        for index in search.padded_batches(candidates, num_examples, size)
+        np.asarray(_certified(logits_fn, sharding, params, problem, index))
+        for index in search.padded_batches(candidates, problem.images.shape[0], size)
     ]
     return candidates[~np.concatenate([*is_safe, np.zeros(0, bool)])[: candidates.size]]
 
 
-def _found(key, logits_fn, params, problem, radius, is_affine, candidates, budget):
+def _found(key, logits_fn, params, problem, is_affine, candidates, budget):
     """Returns those of `candidates` (indices) for which one of the searches succeeds."""
     max_steps, num_starts, microbatch_size = budget
     lass_key, pgd_key = jax.random.split(key)
     num_others = problem.logits.shape[1] - 1
-    dtype = problem.images.dtype
+    radius, dtype = problem.radius, problem.images.dtype
     searches = [(key, attacks.CORNERS, (), num_others if is_affine else min(3, num_others))]
     if not is_affine:
         pgd_settings = attacks.pgd_settings(radius, None, 40, False, dtype)
@@ -134,31 +134,30 @@ def critical_bounds_over_radii(
       >>> bounds.lower.tolist()
       [[True, False], [True, True]]
     """
-    images = jnp.asarray(images)
     if not len(radii):
         raise InputError("radii: empty, at least one radius is needed")
+    for radius in radii:
+        search.check_radius(radius)
     order = np.argsort(np.asarray(radii, float))
-    problems = {
-        k: search.make_problem(logits_fn, params, images, radii[k], clip, microbatch_size)
-        for k in order
-    }
-    is_affine = interval.is_affine(logits_fn, params, images)
-    lower, upper = np.zeros((2, len(radii), images.shape[0]), bool)
+    problem = search.make_problem(logits_fn, params, images, radii[0], clip, microbatch_size)
+    is_affine = interval.is_affine(logits_fn, params, problem.images)
+    num_examples = problem.images.shape[0]
+    lower, upper = np.zeros((2, len(radii), num_examples), bool)
 
-    open_examples = np.arange(images.shape[0])
+    candidates = np.arange(num_examples)
     for k in order[::-1]:
-        open_examples = open_examples if radii[k] > 0 else open_examples[:0]
+        candidates = candidates if radii[k] > 0 else candidates[:0]
         if not is_affine:
-            open_examples = _uncertified(
-                logits_fn, params, problems[k], radii[k], clip, open_examples, microbatch_size
+            candidates = _uncertified(
+                logits_fn, params, problem._replace(radius=radii[k]), candidates, microbatch_size
             )
-        upper[k, open_examples] = True
-    is_found = np.zeros(images.shape[0], bool)
+        upper[k, candidates] = True
+    budget = max_steps, num_starts, microbatch_size
+    is_found = np.zeros(num_examples, bool)
     for k in order:
         candidates = np.flatnonzero(upper[k] & ~is_found)
-        budget = max_steps, num_starts, microbatch_size
-        found = _found(key, logits_fn, params, problems[k], radii[k], is_affine, candidates, budget)
-        is_found[found] = True
+        at_radius = problem._replace(radius=radii[k])
+        is_found[_found(key, logits_fn, params, at_radius, is_affine, candidates, budget)] = True
         lower[k] = is_found
     # The corners of the box decide an affine network, so that both bounds are their answer.
     return Bounds(jnp.asarray(lower), jnp.asarray(lower if is_affine else upper))

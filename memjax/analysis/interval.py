@@ -34,9 +34,7 @@ def _smallest_lead(logits_fn, params, lower, upper, label):
     graph = Graph(logits_fn, params, lower)
     exact = graph.run_exact()
     environment = exact | {graph.image: Interval(lower, upper)}
-    in_tail = {id(equation) for equation in graph.tail}
-    body = [equation for equation in graph.equations if id(equation) not in in_tail]
-    graph.run_intervals(environment, body)
+    graph.run_intervals(environment, graph.body)
     inputs = [environment[variable] for variable in graph.frontier]
     centers = [center(value) for value in inputs]
     middles = [jnp.where(jnp.isfinite(middle), middle, 0) for middle, _ in centers]
@@ -68,6 +66,7 @@ def _smallest_lead(logits_fn, params, lower, upper, label):
     return jax.lax.map(lead, jnp.arange(logits.size))
 
 
+@functools.partial(jax.jit, static_argnames="logits_fn")
 def interval_bounds(
     logits_fn: LogitsFn, params: Any, lower: jax.Array, upper: jax.Array
 ) -> Interval:
@@ -96,6 +95,7 @@ def interval_bounds(
     return jax.vmap(one)(lower, upper)
 
 
+@functools.partial(jax.jit, static_argnames="logits_fn")
 def certified(
     logits_fn: LogitsFn, params: Any, lower: jax.Array, upper: jax.Array, labels: jax.Array
 ) -> jax.Array:

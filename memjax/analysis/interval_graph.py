@@ -16,6 +16,7 @@ LogitsFn = Callable[[Any, jax.Array], jax.Array]
 # fmt: off
 _CALLS = frozenset([
     "jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint",
+    "remat2",
 ])
 _LINEAR = STRUCTURAL | frozenset([
     "neg", "add", "sub", "add_any", "reduce_sum", "reduce_window_sum", "cumsum",
@@ -81,6 +82,7 @@ class Graph:
             if any(self.depends(atom) for atom in equation.invars):
                 self.dependent.update(equation.outvars)
         self.tail, self.frontier = self._affine_tail()
+        self.body = self._ancestors(self.frontier)
 
     def depends(self, atom: Any) -> bool:
         """Whether a variable depends on the image."""
@@ -101,12 +103,22 @@ class Graph:
             frontier.append(self.image)
         return tail[::-1], frontier
 
+    def _ancestors(self, variables: list) -> list[JaxprEqn]:
+        """Returns the equations that `variables` depend on; they may overlap with the tail."""
+        wanted, equations = set(variables), []
+        for equation in reversed(self.equations):
+            if any(variable in wanted for variable in equation.outvars):
+                equations.append(equation)
+                wanted.update(atom for atom in equation.invars if self.depends(atom))
+        return equations[::-1]
+
     def _is_affine(self, equation: JaxprEqn) -> bool:
         """Whether the equation is affine, jointly, in its arguments that depend on the image."""
         name, arguments = equation.primitive.name, equation.invars
         depends = [self.depends(atom) for atom in arguments]
         if name == "convert_element_type":
-            old, new = jax.typeof(arguments[0]).dtype, equation.params["new_dtype"]
+            aval: Any = arguments[0].aval
+            old, new = aval.dtype, equation.params["new_dtype"]
             return bool(jnp.issubdtype(old, jnp.floating)) and jnp.promote_types(old, new) == new
         if name == "select_n":
             return not depends[0]

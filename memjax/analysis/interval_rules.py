@@ -121,10 +121,13 @@ def _multilinear(name, bind, params, values):
 
 def _sum(name, bind, params, values):
     (value,) = values
-    magnitude = jnp.maximum(jnp.abs(value.lower), jnp.abs(value.upper))
-    units = num_terms(name, params, [magnitude]) + 4
-    slack = bind(magnitude) * (units * float(jnp.finfo(magnitude.dtype).eps))
-    return Interval(bind(value.lower) - slack, bind(value.upper) + slack)
+    units = num_terms(name, params, [value.lower]) + 4
+    relative = units * float(jnp.finfo(value.lower.dtype).eps)
+    # v - relative * |v| grows with v: a sum of positive terms stays positive.
+    return Interval(
+        bind(value.lower) - relative * bind(jnp.abs(value.lower)),
+        bind(value.upper) + relative * bind(jnp.abs(value.upper)),
+    )
 
 
 def _product(bind, params, values):

@@ -35,12 +35,19 @@ class Lass(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What a search is about, per example: the image, its box, and the unmoved image's logits."""
+    """What a search is about.
+
+    Attributes:
+      images: [n ...], float.
+      logits: [n classes], of the unmoved images; their argmax is the class to leave.
+      radius: scalar, max-norm radius of the box.
+      clip: (lowest, highest) valid pixel, which the box is cut to, or None.
+    """
 
     images: jax.Array
-    lower: jax.Array
-    upper: jax.Array
     logits: jax.Array
+    radius: Any
+    clip: tuple[float, float] | None
 
 
 class Attack(NamedTuple):
@@ -76,8 +83,8 @@ def _advance(
 ):
     """Advances examples `index` [b] until at most `leave_at` of them are unfinished."""
     num_examples = problem.images.shape[0]
-    image, lower, upper, clean_logits = take(problem, index, sharding)
-    batch = take(slots, index, sharding)
+    image, clean_logits, batch = take((problem.images, problem.logits, slots), index, sharding)
+    lower, upper = inner_box(image, problem.radius, problem.clip)
     # An index past the end pads the batch: it is finished from the start and written nowhere.
     batch = batch._replace(is_finished=batch.is_finished | (index >= num_examples))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
@@ -103,6 +110,8 @@ def _advance(
 
     batch = jax.lax.while_loop(lambda batch: jnp.sum(~batch.is_finished) > leave_at, advance, batch)
     slots = jax.tree.map(lambda whole, part: whole.at[index].set(part, mode="drop"), slots, batch)
+    if sharding is not None:
+        slots = jax.lax.with_sharding_constraint(slots, sharding)
     return slots, batch.is_finished
 
 
@@ -129,9 +138,16 @@ def padded_batches(
         yield np.pad(batch, (0, batch_size - batch.size), constant_values=num_examples)
 
 
-def round_up(size: int, multiple: int) -> int:
-    """Returns the smallest multiple of `multiple` that is at least `size`."""
-    return -(-size // multiple) * multiple
+def batch_sizes(microbatch_size: int, shards: int, num_waiting: int) -> list[int]:
+    """Returns the batch size for `num_waiting` examples, and the smaller ones, each half as large.
+
+    They come from one ladder below `microbatch_size`, so that few sizes are ever compiled.
+    """
+    sizes = [-(-microbatch_size // shards) * shards]
+    while sizes[-1] >= 2 * max(shards, 32):
+        sizes.append(-(-sizes[-1] // (2 * shards)) * shards)
+    smaller = [size for size in sizes if size < num_waiting]
+    return sizes[max(len(sizes) - len(smaller) - 1, 0) :]
 
 
 def make_problem(
@@ -142,23 +158,32 @@ def make_problem(
     clip: tuple[float, float] | None,
     microbatch_size: int,
 ) -> Problem:
-    """Checks the arguments; returns the problem that the searches of one radius share."""
-    check_inputs(images, radius, clip, microbatch_size)
-    num_examples = images.shape[0]
+    """Checks the arguments and computes the logits of the unmoved images."""
+    images = jnp.asarray(images)
+    _check_inputs(images, radius, clip, microbatch_size)
     sharding, shards = slot_sharding(images)
-    size = round_up(min(microbatch_size, num_examples), shards)
-    batches = padded_batches(np.arange(num_examples, dtype=np.int32), num_examples, size)
+    everything = np.arange(images.shape[0], dtype=np.int32)
+    size = batch_sizes(microbatch_size, shards, everything.size)[0]
+    batches = padded_batches(everything, everything.size, size)
     logits = [_clean_logits(logits_fn, sharding, params, images, index) for index in batches]
-    lower, upper = jax.jit(inner_box)(images, _round_down(radius, images.dtype), clip)
-    return Problem(images, lower, upper, jnp.concatenate(logits)[:num_examples])
+    logits = jax.device_put(jnp.concatenate(logits)[: everything.size], sharding)
+    return Problem(images, logits, radius, clip)
 
 
-def check_inputs(images, radius, clip, microbatch_size) -> None:
+def check_radius(radius: float) -> None:
+    """Raises InputError where the radius is of no use."""
+    if not (np.isfinite(radius) and radius >= 0):
+        raise InputError(f"radius: {radius}, must be finite and at least 0")
+
+
+def _check_inputs(images, radius, clip, microbatch_size) -> None:
     """Raises InputError, with one clear line, where an argument is of no use."""
     if not jnp.issubdtype(images.dtype, jnp.floating) or images.ndim < 2 or images.size == 0:
         raise InputError(f"images: {images.dtype}{images.shape}, must be float [n ...], not empty")
-    if not (np.isfinite(radius) and radius >= 0):
-        raise InputError(f"radius: {radius}, must be finite and at least 0")
+    check_radius(radius)
+    mesh = getattr(images.sharding, "mesh", None)
+    if mesh is not None and mesh.explicit_axes:
+        raise InputError(f"images: sharded over explicit axes {mesh.explicit_axes}, must be auto")
     if microbatch_size < 1:
         raise InputError(f"microbatch_size: {microbatch_size}, must be at least 1")
     if clip is not None and not bool(((images >= clip[0]) & (images <= clip[1])).all()):
@@ -167,7 +192,7 @@ def check_inputs(images, radius, clip, microbatch_size) -> None:
 
 def _round_down(radius: float, dtype: Any) -> np.ndarray:
     rounded = np.asarray(radius).astype(dtype)
-    return np.nextafter(rounded, np.zeros_like(rounded)) if rounded > radius else rounded
+    return np.nextafter(rounded, np.zeros_like(rounded)) if float(rounded) > radius else rounded
 
 
 def run_attack(
@@ -194,14 +219,12 @@ def run_attack(
         is_finished=jnp.zeros(num_examples, bool),
         steps=jnp.zeros(num_examples, jnp.int32),
     )
-    sizes = [round_up(min(microbatch_size, max(candidates.size, 1)), shards)]
-    while sizes[-1] >= 2 * max(shards, 16):
-        sizes.append(round_up(sizes[-1] // 2, shards))
+    slots = jax.device_put(slots, sharding)
+    problem = problem._replace(radius=_round_down(problem.radius, problem.images.dtype))
     waiting = candidates.astype(np.int32)
     while waiting.size:
-        level = max(i for i, size in enumerate(sizes) if size >= waiting.size or i == 0)
-        size = sizes[level]
-        leave_at = 0 if level + 1 == len(sizes) else sizes[level + 1]
+        size, *smaller = batch_sizes(microbatch_size, shards, waiting.size)
+        leave_at = smaller[0] if smaller else 0
         if waiting.size > size:
             leave_at = size * 3 // 4
         index = next(padded_batches(waiting, num_examples, size))

@@ -1,0 +1,299 @@
+"""Interval propagation: the bounds hold, the affine end is exact, the unknown is never guessed."""
+
+import functools
+import logging
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memjax.analysis.interval import (
+    UnknownPrimitive,
+    certified,
+    interval_bounds,
+    is_affine,
+)
+
+SHAPE = (8, 8, 1)
+
+
+class Mlp(nn.Module):
+    activations: tuple[str, ...] = ("relu", "relu")
+
+    @nn.compact
+    def __call__(self, images):
+        hidden = images.reshape(images.shape[0], -1) * 2.0 - 1.0
+        for name in self.activations:
+            hidden = getattr(nn, name)(nn.Dense(16)(hidden))
+        return nn.Dense(5)(hidden)
+
+
+class Cnn(nn.Module):
+    pool: str = "max_pool"
+
+    @nn.compact
+    def __call__(self, images):
+        hidden = nn.Conv(4, (3, 3))((images - 0.5) / 0.3)
+        hidden = nn.relu(nn.BatchNorm(use_running_average=True)(hidden))
+        hidden = getattr(nn, self.pool)(hidden, (3, 3), strides=(2, 2), padding="SAME")
+        hidden = nn.relu(nn.Conv(6, (3, 3), strides=2)(hidden))
+        return nn.Dense(5)(hidden.mean((1, 2)))
+
+
+def mlp_fn(params, images):
+    return Mlp().apply(params, images)
+
+
+SMOOTH = Mlp(("gelu", "elu", "silu", "tanh"))
+
+
+def smooth_fn(params, images):
+    return jnp.abs(jax.checkpoint(SMOOTH.apply)(params, images)) ** 2 - 0.3
+
+
+LEAKY = Mlp(("leaky_relu", "relu6"))
+
+
+def leaky_fn(params, images):
+    return nn.log_softmax(LEAKY.apply(params, images))
+
+
+def _statistics_fixed(params):
+    return params | {"batch_stats": jax.lax.stop_gradient(params["batch_stats"])}
+
+
+def max_pool_fn(params, images):
+    return Cnn().apply(_statistics_fixed(params), images)
+
+
+def avg_pool_fn(params, images):
+    return nn.softmax(Cnn("avg_pool").apply(_statistics_fixed(params), images))
+
+
+def plain_fn(params, images):
+    """No framework: a reference layout of its own, a concatenation, a pad and a slice."""
+    hidden = jnp.pad(images, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+    hidden = jnp.concatenate([hidden.transpose(0, 3, 1, 2).reshape(-1, 64), -hidden[:, :, 0, 0]], 1)
+    hidden = jnp.clip(hidden @ params["first"], -1.0, jax.nn.softplus(params["second"][0, 0]))
+    return (params["second"] @ jnp.maximum(hidden, 0.0).T).T - hidden.sum(-1, keepdims=True) / 7
+
+
+FLAX = {
+    mlp_fn: Mlp(),
+    smooth_fn: SMOOTH,
+    leaky_fn: LEAKY,
+    max_pool_fn: Cnn(),
+    avg_pool_fn: Cnn(),
+}
+
+
+@functools.cache
+def abstract_params(logits_fn):
+    if logits_fn is plain_fn:
+        return {"first": np.zeros((72, 9)), "second": np.zeros((5, 9))}
+    return jax.eval_shape(FLAX[logits_fn].init, jax.random.key(0), jnp.zeros((1, *SHAPE)))
+
+
+def make_params(logits_fn, generator):
+    """Random parameters; BatchNorm's running variances are positive and away from 1."""
+
+    def draw(path, leaf):
+        if "var" in jax.tree_util.keystr(path):
+            return generator.uniform(0.1, 2, leaf.shape).astype(np.float32)
+        fan_in = max(np.prod(leaf.shape[:-1]), 4)
+        return generator.normal(0, 2 / np.sqrt(fan_in), leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_params(logits_fn))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def everything_of(logits_fn, params, images, radius, points):
+    """Bounds, certificates and labels of the boxes, and the logits of `points` [k n ...]."""
+    labels = logits_fn(params, images).argmax(-1)
+    lower, upper = images - radius, images + radius
+    bounds = interval_bounds(logits_fn, params, lower, upper)
+    is_safe = certified(logits_fn, params, lower, upper, labels)
+    logits = logits_fn(params, points.reshape(-1, *SHAPE)).reshape(*points.shape[:2], 5)
+    return bounds, is_safe, labels, logits
+
+
+@pytest.mark.parametrize("logits_fn", [*FLAX, plain_fn])
+@settings(max_examples=10)
+@given(seed=st.integers(0, 1000), radius=st.sampled_from([0.0, 1e-3, 0.03, 0.5]))
+def test_logits_in_the_box_lie_within_the_bounds_and_certified_classes_hold(
+    logits_fn, seed, radius
+):
+    generator = np.random.default_rng(seed)
+    images = generator.uniform(size=(4, *SHAPE)).astype(np.float32)
+    radius = np.float32(radius)
+    lower, upper = images - radius, images + radius
+    share = generator.uniform(size=(40, *images.shape)).astype(np.float32)
+    share[::2] = share[::2] > 0.5  # Corners of the box.
+    points = np.clip(lower + share * (upper - lower), lower, upper)
+    params = make_params(logits_fn, generator)
+    bounds, is_safe, labels, logits = everything_of(logits_fn, params, images, radius, points)
+    logits = np.asarray(logits)
+    assert (np.asarray(bounds.lower) <= logits).all()
+    assert (logits <= np.asarray(bounds.upper)).all()
+    changed = (logits.argmax(-1) != np.asarray(labels)).any(0)
+    assert not (np.asarray(is_safe) & changed).any()
+    if radius == 0:
+        assert np.max(bounds.upper - bounds.lower) < 1e-2 * (1 + np.abs(logits).max())
+
+
+@pytest.mark.parametrize("logits_fn", [*FLAX, plain_fn])
+def test_networks_are_certified_at_a_tiny_radius(logits_fn):
+    generator = np.random.default_rng(0)
+    images = generator.uniform(size=(4, 4, *SHAPE)).astype(np.float32)
+    params, radius = make_params(logits_fn, generator), np.float32(1e-5)
+    points = np.zeros((40, 4, *SHAPE), np.float32)
+    is_safe = [everything_of(logits_fn, params, part, radius, points)[1] for part in images]
+    assert np.mean(is_safe) > 0.7
+
+
+def test_bounds_of_a_one_layer_relu_network_are_attained():
+    weights = jnp.array([[1.0, -2.0], [0.5, 1.0]])
+
+    def logits_fn(params, images):
+        return jax.nn.relu(images @ params)
+
+    lower, upper = jnp.array([[-1.0, 0.0]]), jnp.array([[1.0, 2.0]])
+    bounds = interval_bounds(logits_fn, weights, lower, upper)
+    np.testing.assert_allclose(bounds.lower, [[0, 0]], atol=1e-5)
+    np.testing.assert_allclose(bounds.upper, [[2, 4]], atol=1e-5)
+
+
+def test_the_last_layer_is_bounded_by_pairwise_differences():
+    # The two logits move together: separate bounds overlap, their difference never does.
+    weights = jnp.array([[10.0, 10.0], [1.0, 0.0]])
+
+    def logits_fn(params, images):
+        return nn.log_softmax(jax.nn.relu(images) @ params)
+
+    lower, upper = jnp.array([[0.0, 0.9]]), jnp.array([[5.0, 1.0]])
+    assert certified(logits_fn, weights, lower, upper, jnp.array([0])).all()
+
+
+def affine_fn(params, images):
+    return nn.log_softmax((images - 0.2) @ params + 0.2 * params.sum(0)[None])
+
+
+@given(seed=st.integers(0, 1000))
+def test_an_affine_network_is_certified_exactly_up_to_its_distance(seed):
+    generator = np.random.default_rng(seed)
+    weights = generator.normal(size=(12, 4)).astype(np.float32)
+    images = generator.normal(size=(9, 12)).astype(np.float32)
+    logits = images.astype(np.float64) @ weights.astype(np.float64)
+    labels = logits.argmax(-1)
+    widths = np.abs(weights.T[labels][:, None] - weights.T[None]).sum(-1, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        distance = np.nanmin((logits.max(-1, keepdims=True) - logits) / widths, -1)
+
+    radius = distance[:, None].astype(np.float32)
+    nearer, further = radius - 2e-4, radius + 2e-4
+    is_safe = certified(affine_fn, weights, images - nearer, images + nearer, labels)
+    assert (np.asarray(is_safe) | (nearer[:, 0] < 0)).all()
+    assert not certified(affine_fn, weights, images - further, images + further, labels).any()
+
+
+def test_an_unknown_primitive_gives_no_certificate_and_is_named(caplog):
+    def logits_fn(params, images):
+        return jnp.sort(images @ params, axis=-1)
+
+    images = jnp.array([[1.0, 0.0]])
+    with caplog.at_level(logging.WARNING):
+        is_safe = certified(logits_fn, jnp.eye(2), images, images, jnp.array([1]))
+    assert not is_safe.any()
+    assert "'sort'" in caplog.text
+    with pytest.raises(UnknownPrimitive, match="sort"):
+        interval_bounds(logits_fn, jnp.eye(2), images, images)
+
+
+def test_an_unknown_primitive_on_params_alone_is_computed_exactly():
+    def logits_fn(params, images):
+        return images @ jnp.sort(params, axis=0)
+
+    images = jnp.array([[1.0, 0.0]])
+    is_safe = certified(logits_fn, jnp.eye(2), images - 0.1, images + 0.1, jnp.array([0]))
+    assert not is_safe.any()  # Sorted, the identity's rows are equal: a tie everywhere.
+    bounds = interval_bounds(logits_fn, jnp.eye(2), images - 0.1, images + 0.1)
+    np.testing.assert_allclose(bounds.upper, [[0.1, 0.1]], atol=1e-5)
+
+
+def test_division_by_an_interval_around_zero_is_unbounded():
+    def logits_fn(params, images):
+        return params / images
+
+    bounds = interval_bounds(
+        logits_fn, jnp.ones((1, 2)), jnp.array([[-1.0, 1]]), jnp.array([[1.0, 2]])
+    )
+    assert bounds.lower[0, 0] == -jnp.inf
+    assert bounds.upper[0, 0] == jnp.inf
+    np.testing.assert_allclose([bounds.lower[0, 1], bounds.upper[0, 1]], [0.5, 1], rtol=1e-6)
+
+
+def test_overflow_gives_no_certificate():
+    def logits_fn(params, images):
+        return jnp.exp(images * 1e3) @ params
+
+    images = jnp.array([[1.0, 0.0]])
+    assert not certified(logits_fn, jnp.eye(2), images, images, jnp.array([0])).any()
+
+
+def test_a_network_that_ignores_its_image_is_certified():
+    def logits_fn(params, images):
+        return jnp.broadcast_to(params[None], (images.shape[0], 3))
+
+    images = jnp.zeros((2, 4))
+    assert certified(logits_fn, jnp.arange(3.0), images - 1, images + 1, jnp.array([2, 2])).all()
+
+
+@jax.custom_vjp
+def _doubled(x):
+    return 2 * x
+
+
+_doubled.defvjp(lambda x: (2 * x, None), lambda _, g: (jnp.zeros_like(g),))
+
+
+@pytest.mark.parametrize(
+    ("logits_fn", "expected"),
+    [
+        (lambda params, images: jax.jit(jnp.matmul)(images, params) + 1, True),
+        (lambda params, images: _doubled(jax.lax.stop_gradient(images)) @ params, True),
+        (lambda params, images: jnp.where(params[0] > 0, images, 0) @ params, True),
+        (lambda params, images: images @ params * images, False),
+        (lambda params, images: jax.nn.relu(images) @ params, False),
+        (lambda params, images: images.astype(jnp.bfloat16).astype(jnp.float32) @ params, False),
+        (lambda params, images: params / images, False),
+        (lambda params, images: jnp.where(images > 0, images, 0) @ params, False),
+    ],
+)
+def test_affine_networks_are_recognised(logits_fn, expected):
+    assert is_affine(logits_fn, jnp.eye(2), jnp.ones((3, 2))) == expected
+
+
+def test_stopped_and_custom_gradients_do_not_fool_the_bound():
+    images = jnp.array([[0.6, 0.5], [0.9, 0.1]])
+
+    def logits_fn(params, images):
+        return _doubled(jax.lax.stop_gradient(images)) @ params
+
+    is_safe = certified(logits_fn, jnp.eye(2), images - 0.1, images + 0.1, jnp.array([0, 0]))
+    assert is_safe.tolist() == [False, True]
+
+
+def test_reduced_precision_networks_stay_within_their_bounds():
+    def logits_fn(params, images):
+        return (images.astype(jnp.bfloat16) @ params).astype(jnp.float32)
+
+    weights = jax.random.normal(jax.random.key(0), (50, 3), jnp.bfloat16)
+    images = jax.random.normal(jax.random.key(1), (20, 50))
+    bounds = interval_bounds(logits_fn, weights, images, images)
+    exact = images.astype(jnp.bfloat16).astype(jnp.float32) @ weights.astype(jnp.float32)
+    for logits in (logits_fn(weights, images), exact):
+        assert bool(((bounds.lower <= logits) & (logits <= bounds.upper)).all())
