@@ -27,7 +27,7 @@ KINDS = {
     "removed": "examples removed instead",
 }
 COLUMNS = {
-    "dataset": "name of the data set, such as mnist or cifar10",
+    "dataset": "mnist or cifar10: the data set of the paper that it is, or stands for",
     "kind": "real (level 0, shared by all kinds), randX, randY or removed",
     "level": "share of the training examples that are noise, or are left out; 0 to 1",
     "width": "hidden units in each of the two layers",

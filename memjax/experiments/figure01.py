@@ -120,4 +120,6 @@ def _excess_always_same(correct: jax.Array) -> jax.Array:
     runs = correct.shape[0]
     mean = correct.mean()
     always = correct.all(0) | ~correct.any(0)
-    return always.mean() - (mean**runs + (1 - mean) ** runs)
+    # Not mean**runs: XLA raises the mean's sum and divisor apart, and they over- and underflow.
+    by_chance = jnp.exp(runs * jnp.log(mean)) + jnp.exp(runs * jnp.log(1 - mean))
+    return always.mean() - by_chance

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
-from memjax.experiments.rows import select
+from memjax.experiments.rows import chosen_by_others, select, values_at
 from memjax.reporting.figures import (
     add_legend,
     draw_mean_and_range,
@@ -118,14 +118,17 @@ def partly_noise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure_shortfall(table: pd.DataFrame) -> Measurement:
-    """On real data: highest accuracy over all widths minus accuracy at the reference width."""
+    """On real data: accuracy at the best width (by the other seeds) minus at the reference."""
     real = select(table, level=0.0)
     reference = real["reference_width"].iloc[0]
     if real["width"].max() <= reference:
         raise NotMeasurable(f"no width above the reference, {reference} units")
-    value = "best_validation_accuracy"
-    best = real.groupby(["width", "seed"])[value].mean().unstack("width").max(axis=1)
-    return over_seeds(best - select(real, width=reference).groupby("seed")[value].mean())
+    accuracy = real.pivot(index="width", columns="seed", values="best_validation_accuracy")
+    accuracy = accuracy.dropna(axis=1)
+    if accuracy.empty or reference not in accuracy.index:
+        raise NotMeasurable(f"no seed has an accuracy at every width and at {reference} units")
+    best = values_at(accuracy, chosen_by_others(accuracy))
+    return over_seeds(best - accuracy.loc[reference])
 
 
 def measure_noise_needs_more(table: pd.DataFrame) -> Measurement:

@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
-from memjax.experiments.noise_levels import at_epochs, peaks_of_others
-from memjax.experiments.rows import final, select
+from memjax.experiments.rows import chosen_by_others, final, select, values_at
 from memjax.reporting.figures import add_legend, draw_bounds, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -72,27 +71,27 @@ def measure_beyond_real(table: pd.DataFrame, data: str) -> Measurement:
 def measure_rise(table: pd.DataFrame) -> Measurement:
     """Validation CSR at the end minus at the first measurement, mean over the data sets."""
     curves = _mean_curves(table, "validation")
-    return over_seeds(_end(table, "validation") - curves.iloc[0])
+    return over_seeds(curves.iloc[-1] - curves.iloc[0])
 
 
 def measure_levelling(table: pd.DataFrame) -> Measurement:
     """Rise of validation CSR in the second half minus in the first, mean over the data sets."""
     curves = _mean_curves(table, "validation")
     middle = (curves.index[0] + curves.index[-1]) / 2
-    halfway = at_epochs(curves, pd.Series(middle, index=curves.columns))
-    return over_seeds(_end(table, "validation") + curves.iloc[0] - 2 * halfway)
+    halfway = values_at(curves, pd.Series(middle, index=curves.columns))
+    return over_seeds(curves.iloc[-1] + curves.iloc[0] - 2 * halfway)
 
 
 def measure_training_rise(table: pd.DataFrame) -> Measurement:
     """Training-set CSR at its peak minus at the first measurement, mean over the data sets."""
     curves = _mean_curves(table, "train")
-    return over_seeds(at_epochs(curves, peaks_of_others(curves)) - curves.iloc[0])
+    return over_seeds(values_at(curves, chosen_by_others(curves)) - curves.iloc[0])
 
 
 def measure_training_fall(table: pd.DataFrame) -> Measurement:
     """Training-set CSR at its peak minus at the end, mean over the data sets."""
     curves = _mean_curves(table, "train")
-    return over_seeds(at_epochs(curves, peaks_of_others(curves)) - _end(table, "train"))
+    return over_seeds(values_at(curves, chosen_by_others(curves)) - curves.iloc[-1])
 
 
 def _mean_curves(table: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -102,8 +101,3 @@ def _mean_curves(table: pd.DataFrame, split: str) -> pd.DataFrame:
     if len(wide) < 3:
         raise NotMeasurable(f"{split} CSR was measured at fewer than three epochs")
     return wide.T.groupby("seed").mean().T
-
-
-def _end(table: pd.DataFrame, split: str) -> pd.Series:
-    ends = final(select(table, split=split), "csr_lower", ["data", "seed"])
-    return ends.unstack("data").mean(axis=1, skipna=False)

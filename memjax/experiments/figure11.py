@@ -64,11 +64,11 @@ def alt_text(table: pd.DataFrame, context: Context) -> str:
 
 
 def measure_reversal(table: pd.DataFrame) -> Measurement:
-    """Size of the largest reversal: two settings, one lower on real data, the other on randY.
+    """Size of the largest reversal: one setting above another on real data, and below on randY.
 
-    For each seed the pair of settings is the one that the OTHER seeds reverse most; its own
-    reversal is the smaller of the two opposite differences, in doublings of the training loss
-    (averaged over epochs). It is negative if the order of the pair is the same on both.
+    For each seed the pair of settings is the one that the OTHER seeds reverse most. Both opposite
+    differences, in doublings of the training loss (mean over epochs), have their intervals; the
+    reversal is the smaller one. It is negative if the order of the pair is the same on both.
     """
     losses = [_mean_log_loss(table, data).dropna(axis=1) for data in DATA]
     random, real = losses[0].align(losses[1], join="inner")
@@ -76,21 +76,25 @@ def measure_reversal(table: pd.DataFrame) -> Measurement:
         raise NotMeasurable(
             f"{len(real)} settings, {real.shape[1]} seeds in common: at least 2 of each are needed"
         )
-    reversals = {}
+    above, below = {}, {}
     for seed in real:
         others = [other for other in real if other != seed]
-        chosen = _reversals(real[others].mean(axis=1), random[others].mean(axis=1)).argmax()
-        reversals[seed] = _reversals(real[seed], random[seed]).ravel()[chosen]
-    return over_seeds(pd.Series(reversals))
+        first, second = _most_reversed(real[others].mean(axis=1), random[others].mean(axis=1))
+        above[seed] = real[seed].iloc[first] - real[seed].iloc[second]
+        below[seed] = random[seed].iloc[second] - random[seed].iloc[first]
+    both = [over_seeds(pd.Series(differences)) for differences in (above, below)]
+    effect, low, high = (min(parts) for parts in zip(*(m[:3] for m in both), strict=True))
+    return both[0]._replace(effect=effect, low=low, high=high)
 
 
-def _reversals(real: pd.Series, random: pd.Series) -> np.ndarray:
-    """Returns [settings settings]: how far i lies above j on real data and below it on randY."""
+def _most_reversed(real: pd.Series, random: pd.Series) -> tuple[int, int]:
+    """Returns the pair of settings of which the first lies above on real data, below on randY."""
     above = np.subtract.outer(real.to_numpy(), real.to_numpy())
     below = np.subtract.outer(random.to_numpy(), random.to_numpy()).T
-    reversals = np.minimum(above, below)
-    np.fill_diagonal(reversals, -np.inf)
-    return reversals
+    # A pair is taken once, in the order that it has on real data.
+    reversals = np.where(above > 0, np.minimum(above, below), -np.inf)
+    first, second = np.unravel_index(reversals.argmax(), reversals.shape)
+    return int(first), int(second)
 
 
 def _mean_log_loss(table: pd.DataFrame, data: str) -> pd.DataFrame:

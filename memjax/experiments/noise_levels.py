@@ -1,11 +1,18 @@
 """What figures 7 and 8 share: accuracy and critical sample ratio over training, by noise level."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from memjax.experiments.rows import final, highest, of_kind, rise_over_levels, select
+from memjax.experiments.rows import (
+    chosen_by_others,
+    final,
+    highest,
+    of_kind,
+    rise_over_levels,
+    select,
+    values_at,
+)
 from memjax.reporting.figures import (
     add_legend,
     draw_bounds,
@@ -107,52 +114,15 @@ def measure_fall_after_peak(table: pd.DataFrame) -> Measurement:
     """Validation accuracy at its peak minus at the end, highest randY level below 1."""
     rows = _noisiest_labels(table)
     curves = _curves(rows, "validation_accuracy")
-    peaks = at_epochs(curves, peaks_of_others(curves))
-    return over_seeds(peaks - final(rows, "validation_accuracy", ["seed"]))
+    return over_seeds(values_at(curves, chosen_by_others(curves)) - curves.iloc[-1])
 
 
 def measure_csr_rise_after_peak(table: pd.DataFrame) -> Measurement:
     """CSR at the end minus at the accuracy's peak, highest randY level below 1."""
     rows = _noisiest_labels(table)
-    peaks = peaks_of_others(_curves(rows, "validation_accuracy"))
+    peaks = chosen_by_others(_curves(rows, "validation_accuracy"))
     ratios = _curves(rows, "csr_lower")
-    return over_seeds(final(rows, "csr_lower", ["seed"]) - at_epochs(ratios, peaks))
-
-
-def peaks_of_others(curves: pd.DataFrame) -> pd.Series:
-    """Returns for each seed the epoch at which the mean curve of the OTHER seeds peaks.
-
-    The value of a curve at its own maximum is too high by chance, so that every noisy flat curve
-    seems to peak and fall. At an epoch that the other seeds chose it is not. One seed has only its
-    own peak.
-
-    Args:
-      curves: [epochs seeds].
-
-    Example:
-      >>> peaks_of_others(pd.DataFrame({0: [0.0, 1.0], 1: [1.0, 0.0]})).tolist()
-      [0, 1]
-    """
-    if curves.shape[1] == 1:
-        return curves.idxmax()
-    return pd.Series({seed: curves.drop(columns=seed).mean(axis=1).idxmax() for seed in curves})
-
-
-def at_epochs(curves: pd.DataFrame, epochs: pd.Series) -> pd.Series:
-    """Returns for each seed its value at an epoch, or at the nearest that was measured.
-
-    Args:
-      curves: [epochs seeds].
-      epochs: the epoch for each seed.
-    """
-    measured = curves.index.to_numpy()
-    return pd.Series(
-        {
-            seed: curves[seed].iloc[int(np.argmin(np.abs(measured - epoch)))]
-            for seed, epoch in epochs.items()
-            if seed in curves
-        }
-    )
+    return over_seeds(ratios.iloc[-1] - values_at(ratios, peaks))
 
 
 def _curves(rows: pd.DataFrame, value: str) -> pd.DataFrame:

@@ -79,3 +79,39 @@ def highest(values: pd.Series, below: float = np.inf) -> Any:
     if found.empty:
         raise NotMeasurable(f"no {values.name} between 0 and {below:g}")
     return found.max()
+
+
+def chosen_by_others(values: pd.DataFrame) -> pd.Series:
+    """Returns for each seed the option with the highest mean over the OTHER seeds.
+
+    A seed's value at its own best option is too high by chance, so that every noisy flat curve
+    seems to peak and fall. At an option that the other seeds chose it is not. One seed has only
+    its own choice.
+
+    Args:
+      values: [options seeds], such as one row per epoch.
+
+    Example:
+      >>> chosen_by_others(pd.DataFrame({0: [0.0, 1.0], 1: [1.0, 0.0]})).tolist()
+      [0, 1]
+    """
+    if values.shape[1] == 1:
+        return values.idxmax()
+    return pd.Series({seed: values.drop(columns=seed).mean(axis=1).idxmax() for seed in values})
+
+
+def values_at(values: pd.DataFrame, places: pd.Series) -> pd.Series:
+    """Returns for each seed its value at a place, or at the nearest place that there is.
+
+    Args:
+      values: [places seeds], such as one row per measured epoch.
+      places: the place for each seed; seeds that `values` lacks are left out.
+    """
+    there = values.index.to_numpy()
+    return pd.Series(
+        {
+            seed: values[seed].iloc[int(np.argmin(np.abs(there - place)))]
+            for seed, place in places.items()
+            if seed in values
+        }
+    )
