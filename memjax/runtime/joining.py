@@ -10,11 +10,12 @@ import jax
 from memjax.errors import InputError
 
 THREAD_NAME = "memjax-joining"
+_NO_CLUSTER = "coordinator_address should be defined"  # JAX knows no cluster here
 
 # What the environment holds where several processes may form one run.
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _OPEN_MPI = ("OMPI_MCA_orte_hnp_uri",)
-_CLOUD_TPU = ("TPU_ML_PLATFORM",)  # set by `import jax` where it finds TPU chips
+_CLOUD_TPU = ("TPU_ML_PLATFORM",)  # set by `import jax` where it finds chips; some stand alone
 _KUBERNETES = ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")  # a pod of an indexed Job
 
 
@@ -102,7 +103,7 @@ def connect(arguments: dict[str, Any], timeout_s: float, heartbeat_timeout_s: in
     thread.join(timeout_s)
     if thread.is_alive():
         raise InputError(_who_is_missing(arguments, timeout_s))
-    if failures:
+    if failures and not (_has(_CLOUD_TPU) and _NO_CLUSTER in str(failures[0])):
         raise InputError(_why_not_joined(failures[0], arguments))
 
 
@@ -126,7 +127,7 @@ def _who_is_missing(arguments: dict[str, Any], timeout_s: float) -> str:
 
 def _why_not_joined(error: Exception, arguments: dict[str, Any]) -> str:
     alone = "--num_processes=1 makes this process a run of its own"
-    if _has(_KUBERNETES) and "coordinator_address should be defined" in str(error):
+    if _has(_KUBERNETES) and _NO_CLUSTER in str(error):
         return f"a Kubernetes Job: pip install 'jax[k8s]' so that its pods find each other; {alone}"
     address = arguments.get("coordinator_address")
     place = f"--coordinator={address}: " if address else ""

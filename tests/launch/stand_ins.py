@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-FOLDER = pathlib.Path(os.environ["STAND_IN_FOLDER"])
+FOLDER = pathlib.Path(os.environ.get("STAND_IN_FOLDER", os.curdir))
 
 
 def record(program: str, arguments: list[str]) -> None:

@@ -227,6 +227,23 @@ except InputError as error:
     assert all("after 2 s" in output for output in outputs)
 
 
+def test_a_pod_that_jax_cannot_read_is_refused_and_a_tpu_without_a_cluster_is_alone():
+    script = """
+os.environ.update(KUBERNETES_SERVICE_HOST="10.0.0.1", JOB_COMPLETION_INDEX="0")
+sys.modules["kubernetes"] = None  # as if it were not installed
+attempt(distributed.initialize)
+del os.environ["JOB_COMPLETION_INDEX"], os.environ["KUBERNETES_SERVICE_HOST"]
+os.environ["TPU_ML_PLATFORM"] = "JAX"
+distributed.initialize()
+print("processes:", jax.process_count())
+"""
+    process = start(script, 0, "", "")
+    output = process.communicate(timeout=60)[0]
+    assert "InputError a Kubernetes Job: pip install 'jax[k8s]'" in output
+    assert "processes: 1" in output
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
