@@ -5,6 +5,7 @@ As figure 5, but on CIFAR-10 and with other kinds of noise: random inputs (randX
 """
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
@@ -15,7 +16,7 @@ from memjax.experiments.figure05 import (
     partly_noise,
 )
 from memjax.experiments.rows import of_kind, select
-from memjax.reporting.figures import add_legend, listed, seeds_phrase
+from memjax.reporting.figures import add_legend_below, listed, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure
 
@@ -39,11 +40,18 @@ COLUMNS = {
 def draw(table: pd.DataFrame, context: Context) -> Figure:
     """Draws best validation accuracy over width, a panel for each data set and kind of noise."""
     panels = _panels(table)
-    figure, axes = new_figure(columns=len(panels), width=4.0, height=3.6)
-    for ax, (dataset, kind) in zip(axes[0], panels, strict=True):
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = new_figure(columns, rows, width=3.8, height=3.4)
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    first: dict[str, Axes] = {}
+    for ax, (dataset, kind) in zip(axes.flat, panels, strict=False):
+        ax.sharey(first.setdefault(dataset, ax))
         draw_capacity(ax, of_kind(select(table, dataset=dataset), kind))
-        ax.set_title(f"{dataset}: {KINDS[kind]}", fontsize=9)
-        add_legend(ax, "level")
+        ax.set_title(f"{dataset}: {KINDS[kind]}", fontsize=10)
+    lines, levels = axes[0, 0].get_legend_handles_labels()
+    add_legend_below(figure, lines, [f"level {level}" for level in levels])
     return figure
 
 

@@ -55,14 +55,14 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
         null.upper,
         color="0.75",
         hatch="////",
-        edgecolor="0.45",
-        linewidth=0.0,
+        edgecolor="0.4",
+        linewidth=0.8,
         label="equally hard examples\n(binomial, 95 % of draws)",
     )
     for place, data in enumerate(DATA):
         probability = jnp.sort(correct_by_run(table, data).mean(0))
         every = max(1, len(probability) // 8)
-        look = series_style(place) | {"markevery": every, "markersize": 5, "linewidth": 1.8}
+        look = series_style(place) | {"markevery": every, "markersize": 4.5, "linewidth": 1.4}
         ax.plot(range(1, len(probability) + 1), probability, label=data, **look)
     ax.set(
         xlabel="examples, sorted (rank)",

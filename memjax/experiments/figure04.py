@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
-from memjax.reporting.figures import seeds_phrase
+from memjax.reporting.figures import number_log_axis, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure
 
@@ -44,6 +44,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
         ax.set_xticks(range(matrix.shape[1]), matrix.columns)
         ax.set_yticks(range(matrix.shape[0]), matrix.index)
     bar = figure.colorbar(image, ax=list(axes[0]), shrink=0.85)
+    number_log_axis(bar.ax.yaxis)
     bar.set_label("mean l1 loss-sensitivity (nats per unit\nof pixel intensity, log scale)")
     return figure
 

@@ -8,6 +8,7 @@ hidden units, one curve per noise level. The paper's reference network has 4096 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, select, values_at
@@ -54,7 +55,7 @@ def draw_capacity(ax: Axes, rows: pd.DataFrame) -> None:
     widths = sorted(rows["width"].unique())
     ax.set_xscale("log", base=2)
     ax.set_xticks(widths, [str(width) for width in widths], fontsize=8)
-    ax.minorticks_off()
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set(xlabel="hidden units per layer (log scale)", ylabel="best validation accuracy")
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import highest, select
-from memjax.reporting.figures import add_legend, listed, percent, seeds_phrase
+from memjax.reporting.figures import add_legend, listed, number_log_axis, percent, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import level_style, new_figure
 
@@ -45,7 +46,8 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         ax.set_xticks(values, [str(value) for value in values], fontsize=8)
-        ax.minorticks_off()
+        ax.xaxis.set_minor_locator(NullLocator())
+        number_log_axis(ax.yaxis)
         ax.set(xlabel=AXES[x], ylabel="epochs to 100 % training accuracy")
         if rows["epochs_to_fit"].isna().any():
             hollow = {"color": "0.3", "markerfacecolor": "white", "linestyle": "none"}

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, final, select, values_at
-from memjax.reporting.figures import add_legend, draw_bounds, seeds_phrase
+from memjax.reporting.figures import add_legend_below, draw_bounds, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure, series_style
 
@@ -36,7 +36,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
             rows = select(table, split=split, data=data)
             draw_bounds(ax, rows, "epoch", "csr_lower", "csr_upper", series_style(place), data)
         ax.set(title=words, xlabel="epochs", ylabel="critical sample ratio", ylim=(-0.02, 1.02))
-        add_legend(ax)
+    add_legend_below(figure, *axes[0, 0].get_legend_handles_labels())
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, select, values_at
-from memjax.reporting.figures import add_legend, seeds_phrase
+from memjax.reporting.figures import add_legend_below, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure, series_style
 
@@ -60,7 +60,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
     ax.plot(plain["memorized"], plain["validation"], label="no regulariser", **star)
     ax.set(xlabel="final training accuracy on random labels (randY): memorized")
     ax.set_ylabel("best validation accuracy on real data")
-    add_legend(ax)
+    add_legend_below(figure, *ax.get_legend_handles_labels())
     return figure
 
 

@@ -10,7 +10,12 @@ from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
-from memjax.reporting.figures import draw_mean_and_range, seeds_phrase
+from memjax.reporting.figures import (
+    add_legend_below,
+    draw_mean_and_range,
+    number_log_axis,
+    seeds_phrase,
+)
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure, series_style
 
@@ -40,8 +45,8 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
             draw_mean_and_range(ax, rows, "epoch", "train_loss", series_style(place), label)
         ax.set(title=words, xlabel="epochs", ylabel="training loss (nats, log scale)")
         ax.set_yscale("log")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+        number_log_axis(ax.yaxis)
+    add_legend_below(figure, *axes[0, 0].get_legend_handles_labels())
     return figure
 
 

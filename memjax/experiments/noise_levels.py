@@ -14,7 +14,7 @@ from memjax.experiments.rows import (
     values_at,
 )
 from memjax.reporting.figures import (
-    add_legend,
+    add_legend_below,
     draw_bounds,
     draw_mean_and_range,
     percent,
@@ -55,9 +55,11 @@ def draw_levels(table: pd.DataFrame) -> Figure:
             draw_bounds(ratio, at_level, "epoch", "csr_lower", "csr_upper", look, percent(level))
         accuracy.set(title=words, xlabel="epochs", ylabel="accuracy", ylim=(-0.02, 1.02))
         ratio.set(xlabel="epochs", ylabel="critical sample ratio\n(validation)", ylim=(-0.02, 1.02))
-        add_legend(ratio, "noise")
-    kinds = [Line2D([], [], color="0.2", linestyle=dashes) for dashes in ("-", ":")]
-    axes[0, 0].legend(kinds, ["training", "validation"], frameon=False, fontsize=8)
+    lines, labels = axes[1, 0].get_legend_handles_labels()
+    solid_line = Line2D([], [], color="0.2", linestyle="-")
+    dotted_line = Line2D([], [], color="0.2", linestyle=":")
+    names = ["training accuracy", "validation accuracy", *(f"{label} noise" for label in labels)]
+    add_legend_below(figure, [solid_line, dotted_line, *lines], names)
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import final, of_kind, rise_over_levels
-from memjax.reporting.figures import add_legend, draw_mean_and_range, seeds_phrase
+from memjax.reporting.figures import add_legend, draw_mean_and_range, number_log_axis, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure, series_style
 
@@ -36,6 +36,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
         style = series_style(place) | {"markevery": 1}
         draw_mean_and_range(ax, rows, "level", "sharpness", style, words)
     ax.set_yscale("log")
+    number_log_axis(ax.yaxis)
     ax.set(xlabel="noise level (share of the training examples)")
     ax.set_ylabel("largest |eigenvalue| of the\nHessian (nats, log scale)")
     add_legend(ax)

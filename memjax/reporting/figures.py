@@ -4,7 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 
 def draw_mean_and_range(
@@ -60,7 +64,23 @@ def draw_bounds(
 
 def add_legend(ax: Axes, title: str | None = None, **options: Any) -> None:
     """Adds the one kind of legend that the figures use."""
-    ax.legend(title=title, frameon=False, fontsize=8, title_fontsize=8, **options)
+    look = {"fontsize": 8, "title_fontsize": 8, "framealpha": 0.8, "edgecolor": "none"}
+    ax.legend(**(look | {"title": title} | options))
+
+
+def add_legend_below(figure: Figure, handles: list[Artist], labels: list[str]) -> None:
+    """Adds one legend for all panels, below them."""
+    columns = min(len(labels), 4)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )
+
+
+def number_log_axis(axis: Axis) -> None:
+    """Numbers a logarithmic axis at 1, 2 and 5 times the powers of ten, in plain digits."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def percent(level: float) -> str:

@@ -22,7 +22,7 @@ def series_style(place: int) -> dict[str, Any]:
 def level_style(place: int, num_levels: int) -> dict[str, Any]:
     """Returns the look of one of several ordered levels: the higher the level, the lighter."""
     share = place / max(1, num_levels - 1)
-    color = matplotlib.colormaps["cividis"](0.85 * share)
+    color = matplotlib.colormaps["cividis"](0.78 * share)
     return series_style(place) | {"color": matplotlib.colors.to_hex(color)}
 
 
@@ -42,4 +42,11 @@ def save(figure: Figure, path: os.PathLike | str, kind: str = "png") -> None:
     """Writes a figure; the same numbers give the same file."""
     metadata = {"Software": None} if kind == "png" else {"Date": None}
     with matplotlib.rc_context({"svg.hashsalt": "memjax"}):
-        figure.savefig(os.fspath(path), format=kind, dpi=150, metadata=metadata)
+        figure.savefig(
+            os.fspath(path),
+            format=kind,
+            dpi=150,
+            metadata=metadata,
+            bbox_inches="tight",
+            pad_inches=0.06,
+        )
