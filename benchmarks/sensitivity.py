@@ -18,6 +18,7 @@ import ctypes
 import functools
 import gc
 import importlib.util
+import itertools
 import subprocess
 import sys
 import time
@@ -49,7 +50,7 @@ def make_run(widths, num_examples=NUM_EXAMPLES, batch_size=BATCH_SIZE):
     rng = np.random.default_rng(0)
     params = [
         (rng.normal(scale=np.sqrt(2 / fan_in), size=(fan_in, fan_out)), np.zeros(fan_out))
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+        for fan_in, fan_out in itertools.pairwise(widths)
     ]
     images = rng.uniform(size=(num_examples, widths[0]))
     params, images = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (params, images))

@@ -89,11 +89,10 @@ def loss_sensitivity(
       checkpoint_every: the parameters are kept every so many steps and recomputed in between. By
         default about sqrt(steps) where the whole trajectory would take more than 256 MiB, else
         all are kept. Never changes the result.
-      probe_chunk_size: probes per backward sweep and device, by default as many as have 10
-        adjoints, or fewer, so that their gradients [n ...] stay within 1 GiB. Never changes the
-        result.
-      microbatch_size: examples at a time in the gradient of L_t, by default the batch size. Changes
-        rounding only.
+      probe_chunk_size: probes per backward sweep and device (two sweeps may run at a time), by
+        default 10 adjoints' worth or what fits in 1 GiB. Changes rounding only.
+      microbatch_size: examples at a time in the gradient of L_t, by default the batch size;
+        changes rounding only.
       mesh: the devices to share the probes out over; by default one device does all.
       example_loss: `example_loss(logits [classes], label) -> scalar`.
 
@@ -128,26 +127,26 @@ def loss_sensitivity(
     microbatches = inputs.microbatches(problem, microbatch_size)
 
     order = np.argsort(-steps, kind="stable")
-    norms, class_sums = [], []
-    for chunk in np.split(order, range(chunk_size, len(order), chunk_size)):
-        # Neighbours go to different devices, so that all of them have as far to go.
-        turn, device = np.divmod(np.arange(len(chunk)), program.num_devices)
-        slots = device * (chunk_size // program.num_devices) + turn
+    chunks = np.split(order, range(chunk_size, len(order), chunk_size))
+    norms: list[tuple[jax.Array, jax.Array | None]] = []
+    for chunk in chunks:
+        jax.block_until_ready(norms[:-1])  # two sweeps may run side by side, more take memory
         gradients = _chunk_gradients(
-            problem, trajectory, steps[chunk], slots, chunk_size, microbatches, num_classes,
-            include_direct,
-        )  # fmt: skip
-        chunk_norms, chunk_sums = _norms(
-            program, gradients, problem.run.labels, num_classes, norm_order
+            problem, trajectory, steps[chunk], chunk_size, microbatches, num_classes, include_direct
         )
-        norms.append(chunk_norms[slots])
-        class_sums.append(chunk_sums)
-    per_step = jnp.concatenate(norms)[np.argsort(order)]
+        norms.append(_norms(program, gradients, problem.run.labels, num_classes, norm_order))
+    rows = [
+        np.asarray(of_probes)[_slots(problem, len(chunk), chunk_size)]
+        for (of_probes, _), chunk in zip(norms, chunks, strict=True)
+    ]
+    per_step = np.concatenate(rows)[np.argsort(order)]
     per_class = None
     if num_classes is not None:
-        counts = jnp.bincount(problem.run.labels, length=num_classes)[None]
-        per_class = sum(class_sums) / (len(steps) * counts)
-    return Sensitivity(per_step, jnp.mean(per_step, axis=0), per_class)
+        counts = np.bincount(problem.run.labels, minlength=num_classes)
+        with np.errstate(invalid="ignore"):  # 0 / 0 for a class without images
+            means = sum(np.asarray(sums) for _, sums in norms) / (len(steps) * counts)
+        per_class = jnp.asarray(means, per_step.dtype)
+    return Sensitivity(jnp.asarray(per_step), jnp.asarray(per_step.mean(axis=0)), per_class)
 
 
 def run_sgd(
@@ -208,10 +207,12 @@ class _Trajectory:
         self._index, self._segment = index, sgd.Segment(rows, first)
         return state
 
-    def before(self, step: int) -> sgd.Segment:
-        """Returns the segment that leads to `step`."""
+    def before(self, step: int, adjoints: sgd.Adjoints) -> sgd.Segment:
+        """Returns the segment that leads to `step`, where `adjoints` were taken back to."""
         index = max(step - 1, 0) // self._length
         if index != self._index:
+            # Dispatch is asynchronous: without waiting, all the segments would be in memory.
+            jax.block_until_ready(adjoints)
             self._record(index)
         return self._segment
 
@@ -220,7 +221,6 @@ def _chunk_gradients(
     problem: inputs.Problem,
     trajectory: _Trajectory,
     steps: np.ndarray,
-    slots: np.ndarray,
     chunk_size: int,
     microbatches: jax.Array,
     num_classes: int | None,
@@ -234,19 +234,18 @@ def _chunk_gradients(
 
     def back(adjoints: sgd.Adjoints, position: int, target: int) -> sgd.Adjoints:
         while position > target:
-            # Dispatch is asynchronous: without waiting, all the segments would be in memory.
-            jax.block_until_ready(adjoints)
-            segment = trajectory.before(position)
+            segment = trajectory.before(position, adjoints)
             lowest = max(segment.first_step, target)
             adjoints = sgd.sweep(program, adjoints, run, segment, lowest, position)
             position = lowest
         return adjoints
 
     position = int(steps[0])
+    slots = _slots(problem, len(steps), chunk_size)
     for step, slot in zip(steps.tolist(), slots.tolist(), strict=True):
         adjoints = back(adjoints, position, step)
         adjoints = sgd.add_probe(
-            program, adjoints, run, trajectory.before(step), step, slot, microbatches,
+            program, adjoints, run, trajectory.before(step, adjoints), step, slot, microbatches,
             num_classes=num_classes, include_direct=include_direct,
         )  # fmt: skip
         position = step
@@ -277,12 +276,14 @@ def _norms(
     return norms, sums
 
 
-def _num_bytes(tree: Any) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+def _slots(problem: inputs.Problem, num_probes: int, chunk_size: int) -> np.ndarray:
+    """Returns the places of a chunk's probes: neighbours on different devices, for equal loads."""
+    turn, device = np.divmod(np.arange(num_probes), problem.program.num_devices)
+    return device * (chunk_size // problem.program.num_devices) + turn
 
 
 def _segment_length(problem: inputs.Problem, checkpoint_every: int | None) -> int:
-    fits = problem.num_steps * _num_bytes(problem.start.params) <= _TRAJECTORY_BYTES
+    fits = problem.num_steps * inputs.num_bytes(problem.start.params) <= _TRAJECTORY_BYTES
     automatic = problem.num_steps if fits else math.ceil(math.sqrt(problem.num_steps))
     return min(inputs.positive("checkpoint_every", checkpoint_every, automatic), problem.num_steps)
 
@@ -291,7 +292,7 @@ def _chunk_size(
     problem: inputs.Problem, num_probes: int, columns: int, probe_chunk_size: int | None
 ) -> int:
     """Returns the probes per sweep, evened out so that the last sweep is not a small one."""
-    adjoint_bytes = problem.run.images.nbytes + 4 * _num_bytes(problem.start.params)
+    adjoint_bytes = problem.run.images.nbytes + 4 * inputs.num_bytes(problem.start.params)
     automatic = max(1, min(_ADJOINTS_PER_SWEEP, _SWEEP_BYTES // adjoint_bytes) // columns)
     most = inputs.positive("probe_chunk_size", probe_chunk_size, automatic)
     num_devices = problem.program.num_devices

@@ -79,7 +79,7 @@ def merge_params(floating: Params, fixed: Params) -> Params:
 
 def initial_state(floating: Params) -> SgdState:
     """Returns the state before the first update: a momentum of zeros."""
-    return SgdState(floating, jax.tree.map(jnp.zeros_like, floating))
+    return SgdState(floating, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), floating))
 
 
 def make_program(
@@ -128,13 +128,15 @@ def check_run(
     floating, fixed = split_params(params)
     if not jax.tree.leaves(floating):
         raise InputError("params have no floating-point leaf, so there is nothing to train")
+    # NumPy here: small jax operations one by one would cost more to compile than to run.
+    real = jax.dtypes.canonicalize_dtype(float).type
     run = SgdRun(
         images,
         labels,
-        jnp.asarray(indices, jnp.int32),
-        jnp.broadcast_to(jnp.asarray(rates, float), indices.shape[:1]),
-        jnp.asarray(momentum, float),
-        _weight_decay_per_leaf(weight_decay, params, floating),
+        jnp.asarray(indices.astype(np.int32)),
+        jnp.asarray(np.broadcast_to(rates, indices.shape[:1]).astype(real)),
+        real(momentum),
+        _weight_decay_per_leaf(weight_decay, params, floating, real),
         fixed,
     )
     everywhere = program.sharding(shared=False)
@@ -153,14 +155,16 @@ def _check_batches(batches: Any, num_examples: int) -> np.ndarray:
     return indices
 
 
-def _weight_decay_per_leaf(weight_decay: Any, params: Params, floating: Params) -> Params:
+def _weight_decay_per_leaf(
+    weight_decay: Any, params: Params, floating: Params, real: type
+) -> Params:
     """Returns a scalar for every floating-point leaf of params."""
     try:
         per_leaf = jax.tree.broadcast(weight_decay, params)
     except ValueError as error:
         raise InputError("weight_decay must be a scalar or a tree prefix of params") from error
     return jax.tree.map(
-        lambda leaf, decay: None if leaf is None else jnp.asarray(decay, float),
+        lambda leaf, decay: None if leaf is None else real(decay),
         floating,
         per_leaf,
         is_leaf=lambda leaf: leaf is None,
@@ -212,3 +216,7 @@ def microbatches(problem: Problem, microbatch_size: int | None) -> jax.Array:
     padded = np.full(math.ceil(num_examples / size) * size, -1, np.int32)
     padded[:num_examples] = np.arange(num_examples)
     return jax.device_put(padded.reshape(-1, size), problem.program.sharding(shared=False))
+
+
+def num_bytes(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))

@@ -44,21 +44,19 @@ class Segment(NamedTuple):
         return jax.tree.map(lambda rows: rows[step - self.first_step], self.rows)
 
 
-def zero_adjoints(program: Program, run: SgdRun, floating: Params, num_adjoints: int) -> Adjoints:
+@functools.partial(jax.jit, static_argnames=("program", "num_adjoints"))
+def zero_adjoints(program: Program, run: SgdRun, params: Params, num_adjoints: int) -> Adjoints:
     """Returns `num_adjoints` adjoints of zero."""
-
-    def zeros() -> Params:
-        sharding = program.sharding()
-        return jax.tree.map(
-            lambda leaf: jnp.zeros((num_adjoints, *leaf.shape), leaf.dtype, device=sharding),
-            floating,
-        )
-
     num_examples, *image_shape = run.images.shape
-    images = jnp.zeros(
-        (num_examples, num_adjoints, *image_shape), run.images.dtype, device=program.sharding(None)
+    state = SgdState(_stacked_zeros(params, num_adjoints), _stacked_zeros(params, num_adjoints))
+    images = jnp.zeros((num_examples, num_adjoints, *image_shape), run.images.dtype)
+    if program.mesh is None:
+        return Adjoints(state, images)
+    shardings = Adjoints(program.sharding(), program.sharding(None))  # type: ignore[arg-type]
+    return jax.lax.with_sharding_constraint(
+        Adjoints(state, images),
+        Adjoints(jax.tree.map(lambda _: shardings.state, state), shardings.images),
     )
-    return Adjoints(SgdState(zeros(), zeros()), images)
 
 
 def _over_adjoints(

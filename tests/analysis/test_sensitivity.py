@@ -99,15 +99,19 @@ def unrolled_losses(logits_fn, tx, params, train_images, images, probes, num_cla
     return jnp.stack([losses[step] for step in probes])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="num_classes")
-def unrolled_gradients(logits_fn, tx, params, images, num_classes=1):
+# An unrolled loop is long to compile and quick to run.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.partial(quick_jit, static_argnums=(0, 1, 4, 5))
+def unrolled_gradients(logits_fn, tx, params, images, probes=tuple(PROBES), num_classes=1):
     """Returns dL_t/dx [k classes n pixels] through training, and the direct terms."""
 
     def losses(train_images, images):
-        return unrolled_losses(logits_fn, tx, params, train_images, images, PROBES, num_classes)
+        return unrolled_losses(logits_fn, tx, params, train_images, images, probes, num_classes)
 
     through, direct = jax.jacrev(losses, (0, 1))(images, images)
-    shape = (len(PROBES), num_classes, NUM_EXAMPLES, -1)
+    shape = (len(probes), num_classes, NUM_EXAMPLES, -1)
     return through.reshape(shape), direct.reshape(shape)
 
 
@@ -125,7 +129,7 @@ def test_equals_float64_finite_differences_to_1e_6():
         found = mlp_sensitivity(params, images).per_step
         step = 1e-5
 
-        @jax.jit
+        @quick_jit
         @jax.vmap
         def losses(images):
             return unrolled_losses(mlp, TX, params, images, images, PROBES)[:, 0]
@@ -201,9 +205,9 @@ def test_equals_the_gradient_of_unrolled_optax_training(norm_order, include_dire
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_cnn_equals_unrolled_training_on_every_number_of_devices(num_devices):
     params, images = cnn_inputs()
-    expected = jnp.abs(sum(unrolled_gradients(cnn, CNN_TX, params, images))[:, 0]).sum(-1)
+    expected = jnp.abs(sum(unrolled_gradients(cnn, CNN_TX, params, images, (3, 1)))[:, 0]).sum(-1)
     found = loss_sensitivity(
-        cnn, params, images, LABELS, BATCHES, 0.1 * LEARNING_RATES, PROBES, momentum=0.8,
+        cnn, params, images, LABELS, BATCHES, 0.1 * LEARNING_RATES, [3, 1], momentum=0.8,
         mesh=jax.make_mesh((num_devices,), ("data",)),
     )  # fmt: skip
     np.testing.assert_allclose(found.per_step, expected, rtol=2e-4)
@@ -217,7 +221,6 @@ def test_cnn_equals_unrolled_training_on_every_number_of_devices(num_devices):
         {"probe_chunk_size": 1, "checkpoint_every": 3},
         {"probe_chunk_size": 3},
         {"microbatch_size": 4},
-        {"mesh": (4,)},
         {"mesh": (2, 2), "probe_chunk_size": 1, "checkpoint_every": 2},
     ],
 )
@@ -254,16 +257,17 @@ def test_a_probe_at_step_0_sees_the_direct_term_only():
 def test_probes_come_back_in_the_order_asked_for():
     with jax.enable_x64():
         params, images = mlp_inputs()
-        found = mlp_sensitivity(params, images, probe_steps=[1, 5, 0, 5, 3]).per_step
-        swapped = mlp_sensitivity(params, images, probe_steps=[5, 3, 1, 0, 5]).per_step
-        np.testing.assert_allclose(found, swapped[np.array([2, 0, 3, 4, 1])], rtol=1e-12)
-        assert not np.allclose(found[0], found[4])
+        found = mlp_sensitivity(params, images, probe_steps=[1, 5, 0, 3]).per_step
+        swapped = mlp_sensitivity(params, images, probe_steps=[3, 0, 1, 5]).per_step
+        np.testing.assert_allclose(found, swapped[np.array([2, 3, 1, 0])], rtol=1e-12)
+        assert not np.allclose(found[0], found[3])
 
 
 def test_padding_has_no_influence():
     # Example 0 is what rows of padding are filled with; here no real batch has it.
     batches = np.where(BATCHES == 0, 1, BATCHES)
-    padded = np.concatenate([np.full((NUM_STEPS, 1), -7), batches, np.full((NUM_STEPS, 2), -1)], 1)
+    padded = batches.copy()
+    padded[2] = [-7, 6, -2]
     with jax.enable_x64():
         params, images = mlp_inputs()
         found = mlp_sensitivity(params, images, batches=padded, include_direct=False)
@@ -288,7 +292,7 @@ def test_run_sgd_equals_optax_and_leaves_other_leaves_alone():
         scale = jax.lax.stop_gradient(params["statistics"]) * params["count"]
         return mlp(params["trained"], images * scale)
 
-    @jax.jit
+    @quick_jit
     def trained_with_optax(params, images):
         state = TX.init(params)
         for batch in BATCHES:
