@@ -87,6 +87,15 @@ def test_norms_equal_a_loop_at_every_microbatch_size(loop_norms, method, microba
     np.testing.assert_allclose(norms, loop_norms, rtol=1e-5)
 
 
+def test_norms_of_an_ensemble_by_vmap_equal_those_of_its_members():
+    members = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), PARAMS)
+    together = jax.vmap(lambda params: gradient_norms(logits_fn, params, IMAGES, LABELS))(members)
+    for member in range(2):
+        params = jax.tree.map(lambda leaf, member=member: leaf[member], members)
+        alone = gradient_norms(logits_fn, params, np.asarray(IMAGES), np.asarray(LABELS))
+        np.testing.assert_allclose(together[member], alone, rtol=1e-5)
+
+
 def test_another_example_loss_gives_its_own_norms():
     def squared_loss(logits, label):
         return jnp.sum(jnp.square(logits - jax.nn.one_hot(label, 3)))
