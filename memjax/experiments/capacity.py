@@ -58,7 +58,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with widths and seeds."""
     return (
-        f"{TITLE}. {context.setup}. Best validation accuracy over training for widths "
+        f"{context.setup}. Best validation accuracy over training for widths "
         f"{listed(sorted(table['width'].unique()))}; mean (line) and range (band) over "
         f"{seeds_phrase(table)}."
     )

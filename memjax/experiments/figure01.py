@@ -77,7 +77,7 @@ def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with the numbers of runs and examples."""
     runs, n = correct_by_run(table, "randX").shape
     return (
-        f"{TITLE} {context.setup}. How often each of {counted(n, 'example')} is classified "
+        f"{context.setup}. How often each of {counted(n, 'example')} is classified "
         f"correctly after one epoch, over {counted(runs, 'run')} of random initial parameters and "
         "order, sorted. Band: equally hard examples, binomial with the mean P(correct) of randX, "
         "95 % of 1000 draws at each rank."

@@ -56,7 +56,7 @@ def caption(table: pd.DataFrame, context: Context) -> str:
     first = table.iloc[0]
     shown = min(MOST_SHOWN, len(select(table, data="real")))
     return (
-        f"{TITLE} {context.setup}. The first {counted(shown, 'filter')} of the first layer, "
+        f"{context.setup}. The first {counted(shown, 'filter')} of the first layer, "
         f"{first['height']} by {first['width']} pixels, each scaled to its own largest weight "
         f"(grey is 0); {seeds_phrase(table)}. Roughness: mean difference of neighbouring weights "
         "over their root mean square, about 1.1 for white noise."

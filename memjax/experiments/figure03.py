@@ -46,7 +46,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds and number of examples."""
     return (
-        f"{TITLE} {context.setup}. Gini coefficient of the l1 loss-sensitivity over "
+        f"{context.setup}. Gini coefficient of the l1 loss-sensitivity over "
         f"{listed(sorted(table['num_examples'].unique()))} examples: 0 if all matter equally, near "
         f"1 if the loss depends on few. Mean (line) and range (band) over {seeds_phrase(table)}."
     )

@@ -52,7 +52,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds."""
     return (
-        f"{TITLE} {context.setup}. Cell (i, j): l1 norm of the gradient of class i's loss with "
+        f"{context.setup}. Cell (i, j): l1 norm of the gradient of class i's loss with "
         "respect to an example of class j, through all updates, averaged over the examples of the "
         f"class and over training; mean over {seeds_phrase(table)}. One log scale for both; a "
         "white cell is 0."

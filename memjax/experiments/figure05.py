@@ -62,7 +62,7 @@ def draw_capacity(ax: Axes, rows: pd.DataFrame) -> None:
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with widths and seeds."""
     return (
-        f"{TITLE} {context.setup}. Best validation accuracy over training for widths "
+        f"{context.setup}. Best validation accuracy over training for widths "
         f"{listed(sorted(table['width'].unique()))}; mean (line) and range (band) over "
         f"{seeds_phrase(table)}. Dotted vertical line: {table['reference_width'].iloc[0]} units, "
         "which stand for the paper's 4096."

@@ -78,7 +78,7 @@ def caption(table: pd.DataFrame, context: Context) -> str:
         )
     ]
     return (
-        f"{TITLE} {context.setup}. Epochs until every training example is right ({sizes[0]}; "
+        f"{context.setup}. Epochs until every training example is right ({sizes[0]}; "
         f"{sizes[1]}); median (line) over {seeds_phrase(table)}, every run a point. Hollow "
         f"triangles: {table['epochs_to_fit'].isna().sum()} of {len(table)} runs that had not got "
         "there when they were stopped; their time is longer than drawn."

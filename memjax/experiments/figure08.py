@@ -24,7 +24,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds and radius."""
-    return noise_levels.caption_levels(table, TITLE, context.setup)
+    return noise_levels.caption_levels(table, context.setup)
 
 
 def alt_text(table: pd.DataFrame, context: Context) -> str:

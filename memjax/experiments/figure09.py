@@ -44,7 +44,7 @@ def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds and radius."""
     radii = ", ".join(f"{radius:.3g}" for radius in sorted(table["radius"].unique()))
     return (
-        f"{TITLE} {context.setup}. Share of examples with another predicted class within max-norm "
+        f"{context.setup}. Share of examples with another predicted class within max-norm "
         f"distance {radii} of [0, 1], found by search (line, a lower bound) up to what is not "
         f"certified safe (thin dots, an upper bound); means over {seeds_phrase(table)}."
     )

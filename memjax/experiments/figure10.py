@@ -72,7 +72,7 @@ def caption(table: pd.DataFrame, context: Context) -> str:
         for technique, low, high in zip(ranges.min().index, ranges.min(), ranges.max(), strict=True)
     )
     return (
-        f"{TITLE} {context.setup}. Each marker is one strength ({words}), joined in order of "
+        f"{context.setup}. Each marker is one strength ({words}), joined in order of "
         f"strength from no regulariser (star); means over {seeds_phrase(table)}. Upper left is "
         "best."
     )

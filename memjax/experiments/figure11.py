@@ -53,7 +53,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds."""
     return (
-        f"{TITLE} {context.setup}. Training loss over epochs; mean (line) and range (band) over "
+        f"{context.setup}. Training loss over epochs; mean (line) and range (band) over "
         f"{seeds_phrase(table)}. The order of the curves from top to bottom is what to compare."
     )
 

@@ -63,10 +63,10 @@ def draw_levels(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def caption_levels(table: pd.DataFrame, title: str, setup: str) -> str:
+def caption_levels(table: pd.DataFrame, setup: str) -> str:
     """Returns what is drawn, with seeds and radius."""
     return (
-        f"{title} {setup}. Above: training (solid) and validation (dotted) accuracy, mean and "
+        f"{setup}. Above: training (solid) and validation (dotted) accuracy, mean and "
         "range. Below: share of validation examples with another predicted class within "
         f"{_radius_words(table)}, found by search (line, a lower bound) up to what is not "
         f"certified safe (thin dots, an upper bound); means over {seeds_phrase(table)}."

@@ -42,7 +42,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds."""
     return (
-        f"{TITLE}. {context.setup}. Gini coefficient of the loss-sensitivity over the examples; "
+        f"{context.setup}. Gini coefficient of the loss-sensitivity over the examples; "
         f"mean (line) and range (band) over {seeds_phrase(table)}."
     )
 

@@ -43,7 +43,7 @@ def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds and radii."""
     radii = listed(f"{radius:.3g}" for radius in sorted(table["radius"].unique()))
     return (
-        f"{TITLE}. {context.setup}. Share of validation examples with another predicted class "
+        f"{context.setup}. Share of validation examples with another predicted class "
         f"within radius {radii}, at the end of training, found by search (line, a lower bound) up "
         f"to what is not certified safe (thin dots, an upper bound); means over "
         f"{seeds_phrase(table)}."

@@ -46,7 +46,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds."""
     return (
-        f"{TITLE} {context.setup}. Magnitude of the largest-magnitude eigenvalue of the Hessian of "
+        f"{context.setup}. Magnitude of the largest-magnitude eigenvalue of the Hessian of "
         "the mean training loss, averaged over the last tenth of training; mean (line) and range "
         f"(band) over {seeds_phrase(table)}."
     )

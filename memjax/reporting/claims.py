@@ -60,7 +60,7 @@ class Claim:
     @property
     def contradicted_beyond(self) -> float:
         """What the whole interval must clear, on the other side, to contradict the claim."""
-        return -self.threshold if self.opposite is None else self.opposite
+        return 0.0 - self.threshold if self.opposite is None else self.opposite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,16 +97,10 @@ def judge(claim: Claim, table: pd.DataFrame) -> Verdict:
     except NotMeasurable as error:
         return not_judged(claim, str(error))
     verdict = _decide(claim, measured)
-    low, high = format_number(measured.low), format_number(measured.high)
-    reason = (
-        f"95 % interval {low} to {high}: "
-        + {
-            SUPPORTED: f"all {claim.direction} {claim.threshold:g}",
-            CONTRADICTED: f"all {_other(claim.direction)} {claim.contradicted_beyond:g}",
-            NOT_RESOLVED: f"neither all {claim.direction} {claim.threshold:g} nor all "
-            f"{_other(claim.direction)} {claim.contradicted_beyond:g}",
-        }[verdict]
-    )
+    claimed = f"all {claim.direction} {format_number(claim.threshold)}"
+    opposed = f"all {_other(claim.direction)} {format_number(claim.contradicted_beyond)}"
+    found = {SUPPORTED: claimed, CONTRADICTED: opposed}
+    reason = f"the interval is {found.get(verdict, f'neither {claimed} nor {opposed}')}"
     if math.isnan(measured.low) or math.isnan(measured.high):
         reason = "the statistic is undefined on this table"
     return _verdict(claim, measured, verdict, "; ".join(filter(None, (reason, measured.note))))

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 # Okabe and Ito's colours, ordered so that neighbours differ in grey as well.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+DOTS_PER_INCH = 150
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -45,7 +46,7 @@ def save(figure: Figure, path: os.PathLike | str, kind: str = "png") -> None:
         figure.savefig(
             os.fspath(path),
             format=kind,
-            dpi=150,
+            dpi=DOTS_PER_INCH,
             metadata=metadata,
             bbox_inches="tight",
             pad_inches=0.06,
