@@ -8,6 +8,7 @@ import errno
 import importlib.util
 import logging
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -80,29 +81,30 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 def _in_words(error: Exception) -> str:
     """Returns one line for whatever absl, ml_collections or a config file raised."""
-    cause: BaseException | None = error
-    while cause is not None:  # ml_collections wraps what get_config raises
-        if isinstance(cause, InputError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, flags.UnrecognizedFlagError):
         return f"--{error.flagname}: {_unknown_flag(error)}"
-    return text.removeprefix("flag ")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, KeyError | AttributeError):  # ml_collections' locked ConfigDict
+        return _unknown_field(error)
+    if any(line.startswith("Traceback") for line in lines):  # of a config file that failed
+        return lines[-1].removeprefix("memjax.errors.InputError: ")
+    return " ".join(lines).removeprefix("flag ") or type(error).__name__
+
+
+def _unknown_field(error: Exception) -> str:
+    text = str(error.args[0]) if error.args else ""
+    guess = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text)
+    if guess:
+        return f"--config: unknown field {guess[2]!r}; did you mean {guess[1]}?"
+    name = text.strip("\"'")
+    return f"--config: unknown field {name!r}; see memjax/config.py for what there is"
 
 
 def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
     from memjax.config import nearest
 
-    name = error.flagname
-    if name.startswith("config."):
-        section, _, field = name.removeprefix("config.").rpartition(".")
-        config = flags.FLAGS["config"].value
-        if config is not None:
-            known = list(config.get(section, {}) if section else config)
-            return f"unknown field; {nearest(field, known)}" if known else "unknown section"
-    own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
-    return f"unknown flag; {nearest(name, [f'{flag.name}' for flag in own])}"
+    own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    return f"unknown flag; {nearest(error.flagname, [str(flag.name) for flag in own])}"
 
 
 def fail(error: Exception, code: int = 2) -> NoReturn:
@@ -123,8 +125,9 @@ def run_entry_point(main: Callable[[], None]) -> None:
     """Parses the flags and runs main, its errors as one line and an exit code."""
 
     def guarded(argv: Sequence[str]) -> None:
-        # orbax says at every start how it was set up; memjax's own warnings stay.
-        absl_logging.set_verbosity(absl_logging.ERROR)
+        # orbax logs how it was set up, and every error that it also raises; memjax's own warnings
+        # stay.
+        absl_logging.set_verbosity(absl_logging.FATAL)
         logging.getLogger("memjax").setLevel(logging.WARNING)
         try:
             main()

@@ -65,14 +65,20 @@ class Progress:
             self._task = self._bar.add_task("compiling", total=num_steps, completed=start)
             self._bar.start()
 
+    def restart(self, step: int) -> None:
+        """Counts the rate from here on: what came before was compilation."""
+        self._start, self._began = step, time.monotonic()
+
     def examples_per_second(self, step: int) -> float:
-        """Returns the mean rate of this process so far, evaluations and saves included."""
+        """Returns the mean rate since the start, evaluations and saves included."""
         elapsed = max(time.monotonic() - self._began, 1e-9)
         return (step - self._start) * self._examples_per_step / elapsed
 
     def _rate(self, step: int) -> str:
         rate = self.examples_per_second(step)
-        left = (self._num_steps - step) * self._examples_per_step / rate if rate else 0.0
+        if not rate:
+            return ""
+        left = (self._num_steps - step) * self._examples_per_step / rate
         return f"{rate:,.0f} examples/s  {duration(left)} left"
 
     def update(self, step: int) -> None:

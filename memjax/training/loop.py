@@ -136,6 +136,7 @@ class _Run:
             setup.network, setup.optimizer, setup.batches, setup.mesh, setup.members_per_chunk
         )
         self.steps_per_dispatch = setup.config.run.steps_per_dispatch
+        self.is_compiling = True
 
     def to_the_end(self, states: TrainState, step: int, stop: StopRequest) -> None:
         """Goes from event to event until the last step, the wanted accuracy, or a signal."""
@@ -165,6 +166,10 @@ class _Run:
             jnp.int32(step), jnp.int32(size),
         )  # fmt: skip
         self._check_finite(np.asarray(first_bad))
+        if self.is_compiling:
+            self.is_compiling = False
+            self.progress.restart(step + size)
+            return states, step + size
         if not self.setup.config.run.steps_per_dispatch:
             rate = size / (time.monotonic() - began)
             self.steps_per_dispatch = max(1, math.floor(rate * SECONDS_PER_DISPATCH))
