@@ -6,6 +6,9 @@ python -m memjax.analyze --list_passes
 What is done is skipped, and a pass that was interrupted goes on from its last checkpoint.
 """
 
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import flags
@@ -23,6 +26,7 @@ flags.DEFINE_list("radii", ["0.01", "0.02", "0.05"], "critical: max-norm radii."
 flags.DEFINE_string("radius_units", "unit", "critical: unit [0, 1], pixel 0 to 255, standardized.")
 flags.DEFINE_bool("clip", False, "critical: keep adversarial pixels in [0, 1].")
 flags.DEFINE_integer("num_probes", 50, "sensitivity: steps at which the loss is differentiated.")
+flags.DEFINE_integer("num_class_probes", 10, "class_sensitivity: such steps.")
 flags.DEFINE_string("norm_order", "1", "sensitivity: 1, 2 or inf.")
 flags.DEFINE_bool("include_direct", True, "sensitivity: count an example's own loss term.")
 flags.DEFINE_bool("freeze_statistics", False, "sensitivity: allow BatchNorm, statistics frozen.")
@@ -40,12 +44,9 @@ def _numbers(name: str, values: list[str], kind: Any, allowed: str) -> tuple:
     from memjax.errors import InputError
 
     try:
-        numbers = tuple(kind(value) for value in values)
+        return tuple(kind(value) for value in values)
     except ValueError:
         raise InputError(f"--{name}={','.join(values)}: must be {allowed}") from None
-    if any(not 0 <= number <= float("inf") for number in numbers):
-        raise InputError(f"--{name}={','.join(values)}: must be {allowed}")
-    return numbers
 
 
 def _passes() -> list:
@@ -62,33 +63,34 @@ def _passes() -> list:
 
 
 def _options(run: Any) -> Any:
-    from memjax.errors import InputError
     from memjax.passes.base import Options
 
     steps = {"all": (), "last": tuple(run.steps[-1:])}.get(",".join(FLAGS.steps))
     if steps is None:
         steps = _numbers("steps", FLAGS.steps, int, "'all', 'last', or steps")
-    for split in FLAGS.splits:
-        if split not in ("train", "validation"):
-            raise InputError(f"--splits={split}: must be train, validation or both")
+    radii = _numbers("radii", FLAGS.radii, float, "numbers of at least 0")
     [norm_order] = _numbers("norm_order", [FLAGS.norm_order], float, "1, 2 or inf")
-    return Options(
-        steps=steps,
-        splits=tuple(FLAGS.splits),
-        num_examples=FLAGS.num_examples,
-        members=FLAGS.members,
-        radii=_numbers("radii", FLAGS.radii, float, "numbers of at least 0"),
-        radius_units=FLAGS.radius_units,
-        clip=FLAGS.clip,
-        num_probes=FLAGS.num_probes,
-        norm_order=norm_order,
-        include_direct=FLAGS.include_direct,
-        freeze_statistics=FLAGS.freeze_statistics,
-        ntk_examples=FLAGS.ntk_examples,
-        spectrum_examples=FLAGS.spectrum_examples,
-        microbatch_size=FLAGS.microbatch_size,
-        seed=FLAGS.seed,
-    )
+    given: dict[str, Any] = {
+        field.name: FLAGS[field.name].value for field in dataclasses.fields(Options)
+    }
+    read = {"steps": steps, "splits": tuple(FLAGS.splits), "radii": radii}
+    return Options(**(given | read | {"norm_order": norm_order}))
+
+
+def _suiting(context: Any, passes: list) -> list:
+    """Returns the passes that suit the run; one that was named and does not is an error."""
+    from memjax.errors import InputError
+
+    suiting = []
+    for each in passes:
+        try:
+            each.check(context)
+            suiting.append(each)
+        except InputError as error:
+            if FLAGS.passes != ["all"]:
+                raise
+            print(f"{each.name:<18} not for this run: {error}", flush=True)
+    return suiting
 
 
 def main() -> None:
@@ -97,13 +99,10 @@ def main() -> None:
         from memjax.passes import PASSES
 
         for name, each in PASSES.items():
-            print(f"{name:<20} {each.summary}")
+            print(f"{name:<18} {each.summary}")
         return
     workdir = command_line.required("workdir", "runs/digits_randlabel")
     passes = _passes()
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from memjax.loading import load_run
     from memjax.passes.base import Context
@@ -112,23 +111,25 @@ def main() -> None:
 
     run = load_run(workdir, **({"dataset.data_dir": FLAGS.data_dir} if FLAGS.data_dir else {}))
     context = Context(run, _options(run), FLAGS.num_devices)
-    console = Console()
+    passes = _suiting(context, passes)
     with claim(run.workdir / "analysis"):
         for each in passes:
-            columns = (
-                "{task.description}",
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-                task = progress.add_task(each.name, total=None)
-
-                def show(done: int, total: int, task=task, progress=progress) -> None:
-                    progress.update(task, completed=done, total=total)
-
-                table = run_pass(context, each, FLAGS.overwrite, show)
+            with _progress(each.name) as on_step:
+                table = run_pass(context, each, FLAGS.overwrite, on_step)
             print(f"{each.name:<18} {len(table):>9,} rows  {table_path(context, each)}", flush=True)
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the checkpoints on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console()
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

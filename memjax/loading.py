@@ -10,13 +10,14 @@ from etils import epath
 
 from memjax.config import Config, resolve, unflatten
 from memjax.errors import InputError
+from memjax.models.convolution import METHODS
 from memjax.runtime.checkpoints import Checkpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import difference, read_json
 from memjax.training.run import config_document
 from memjax.training.setup import Setup, abstract_states, member_subsets, prepare
-from memjax.training.step import make_logits_fn, unit_pixels
+from memjax.training.step import Network, make_logits_fn, unit_pixels
 
 
 class SplitArrays(NamedTuple):
@@ -61,13 +62,17 @@ class Run:
     def __init__(self, workdir: epath.PathLike, **overrides: Any):
         self.workdir = epath.Path(workdir)
         document = read_json(self.workdir / "config.json")
+        if not isinstance(document, dict) or not {"science", "run"} <= set(document):
+            raise InputError(f"{self.workdir / 'config.json'}: not that of a memjax run")
         science = {k: v for k, v in document["science"].items() if not k.startswith("data.")}
-        self.config: Config = resolve(unflatten(science | document["run"] | overrides))
+        # The machine that analyses a run need not be the one that trained it.
+        here = {"run.num_devices": 0, "run.member_devices": 0}
+        self.config: Config = resolve(unflatten(science | document["run"] | here | overrides))
         self.setup: Setup = prepare(self.config)
         found = difference(document["science"], config_document(self.setup)["science"])
         if found:
-            raise InputError(f"{self.workdir}: the data have changed since the run ({found})")
-        self.logits_fn = make_logits_fn(self.setup.network)
+            raise InputError(f"{self.workdir}: the run and its data now differ ({found})")
+        self.logits_fn = make_logits_fn(_with_lax_convolutions(self.setup.network))
 
     @functools.cached_property
     def _checkpoints(self) -> Checkpoints:
@@ -88,8 +93,9 @@ class Run:
         return step / self.setup.batches.steps_per_epoch
 
     def member_params(self, step: int) -> Any:
-        """Returns the params of every member at a checkpoint, each leaf [members ...]."""
-        return self._checkpoints.restore(step, abstract_states(self.setup)).state.params
+        """Returns the params of every member at a checkpoint, each a numpy array [members ...]."""
+        found = self._checkpoints.restore(step, abstract_states(self.setup)).state.params
+        return jax.tree.map(np.asarray, found)
 
     def params(self, step: int | None = None, member: int = 0) -> Any:
         """Returns the params of one network.
@@ -107,7 +113,8 @@ class Run:
             if not self.steps:
                 raise InputError(f"{self.workdir}: no checkpoints yet")
             step = self.steps[-1]
-        return jax.tree.map(lambda leaf: leaf[member], self.member_params(step))
+        all_params = self.member_params(step)
+        return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf[member]), all_params)
 
     @functools.cached_property
     def train(self) -> SplitArrays:
@@ -164,6 +171,13 @@ class Run:
         if not path.exists():
             raise InputError(f"table {name!r}: not in {path.parent}; has: {self.tables}")
         return read_table(path)
+
+
+def _with_lax_convolutions(network: Network) -> Network:
+    """Analyses look into the computation, and know convolutions as XLA's own operation."""
+    if getattr(network.model, "method", None) not in METHODS:
+        return network
+    return network._replace(model=network.model.clone(method="lax"))
 
 
 def load_run(workdir: epath.PathLike, **overrides: Any) -> Run:

@@ -2,19 +2,20 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from memjax.analysis.microbatch import over_devices, over_microbatches
 from memjax.errors import InputError
 from memjax.loading import Run, SplitArrays
-from memjax.runtime.mesh import make_mesh
+from memjax.runtime.mesh import DATA, make_mesh
 
 RADIUS_UNITS = ("unit", "pixel", "standardized")
 
@@ -46,6 +47,7 @@ class Options:
       radius_units: 'unit' is [0, 1], 'pixel' is 0 to 255, 'standardized' what the model sees.
       clip: keep adversarial pixels in [0, 1].
       num_probes: for `sensitivity`: probes spread evenly over the run.
+      num_class_probes: the same for `class_sensitivity`, which costs one adjoint more per class.
       norm_order: for `sensitivity`: 1, 2 or inf.
       include_direct: for `sensitivity`: whether an example's own loss term counts.
       freeze_statistics: for `sensitivity` of a network with BatchNorm: allow frozen statistics.
@@ -63,6 +65,7 @@ class Options:
     radius_units: str = "unit"
     clip: bool = False
     num_probes: int = 50
+    num_class_probes: int = 10
     norm_order: float = 1.0
     include_direct: bool = True
     freeze_statistics: bool = False
@@ -70,6 +73,29 @@ class Options:
     spectrum_examples: int = 1000
     microbatch_size: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_examples", "members", "microbatch_size", "seed"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("num_probes", "num_class_probes", "ntk_examples", "spectrum_examples"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        splits = ("train", "validation")
+        self._require("splits", set(self.splits) <= set(splits) and bool(self.splits), splits)
+        self._require("norm_order", self.norm_order in (1, 2, math.inf), ("1", "2", "inf"))
+        self._require("radius_units", self.radius_units in RADIUS_UNITS, RADIUS_UNITS)
+        in_range = [0 <= radius < math.inf for radius in self.radii]
+        self._require("radii", all(in_range) and bool(in_range), "numbers of at least 0")
+
+    def _require(self, name: str, holds: bool, allowed: str | tuple[str, ...]) -> None:
+        if not holds:
+            value = getattr(self, name)
+            given = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            allowed = allowed if isinstance(allowed, str) else f"of {', '.join(allowed)}"
+            raise InputError(f"--{name}={given}: must be {allowed}")
+
+
+def _suits_every_run(context: "Context") -> None:
+    del context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +109,7 @@ class Pass:
       options: names of the `Options` fields that change its values.
       compute: (context, step) -> table; `step` is None for a pass over the whole run.
       per_checkpoint: whether `compute` is called once a checkpoint.
+      check: raises InputError for a run or options that the pass is not for.
     """
 
     name: str
@@ -91,24 +118,40 @@ class Pass:
     options: tuple[str, ...]
     compute: Callable[["Context", Any], pd.DataFrame]
     per_checkpoint: bool = True
+    check: Callable[["Context"], None] = _suits_every_run
+
+
+class Part(NamedTuple):
+    """The rows of one split among the examples looked at."""
+
+    split: str
+    rows: slice
 
 
 class Context:
-    """A run, the options, the devices, and the functions that several passes share."""
+    """A run, the options, the devices, and what several passes share.
+
+    Attributes:
+      run: as opened.
+      options: as given.
+      steps: the checkpoints looked at, ascending.
+      mesh: the devices, along its axis `data`.
+      key: of searches and random starts.
+
+    Raises:
+      InputError: no such checkpoint or member, or more devices than there are.
+    """
 
     def __init__(self, run: Run, options: Options, num_devices: int = 0):
         self.run, self.options = run, options
-        self.mesh: Mesh = make_mesh(1, num_devices)
-        self.key = jax.random.key(options.seed)
-        self._shared: dict[str, Any] = {}
-        if options.num_examples < 0 or options.members < 0 or options.microbatch_size < 0:
-            raise InputError("--num_examples, --members, --microbatch_size: must be at least 0")
+        self.steps = _chosen_steps(run, options.steps)
         if options.members > run.num_members:
             raise InputError(f"--members={options.members}: the run has {run.num_members}")
-        if options.radius_units not in RADIUS_UNITS:
-            raise InputError(
-                f"--radius_units={options.radius_units}: must be one of {', '.join(RADIUS_UNITS)}"
-            )
+        if not 0 <= num_devices <= len(jax.devices()):
+            raise InputError(f"--num_devices={num_devices}: must be 0 to {len(jax.devices())}")
+        self.mesh: Mesh = make_mesh(1, num_devices)
+        self.key = jax.random.key(options.seed)
+        self._shared: dict[Any, Any] = {}
 
     @property
     def microbatch_size(self) -> int | None:
@@ -123,26 +166,46 @@ class Context:
     def split(self, name: str) -> SplitArrays:
         """Returns the examples of a split that are looked at."""
         arrays: SplitArrays = getattr(self.run, name)
-        count = self.options.num_examples or len(arrays.labels)
-        return arrays.at(slice(count))
+        count = self.options.num_examples
+        return arrays.at(slice(count)) if count else arrays
 
-    @property
+    @functools.cached_property
     def splits(self) -> list[tuple[str, SplitArrays]]:
         """The splits looked at, the empty ones left out."""
         found = [(name, self.split(name)) for name in self.options.splits]
-        return [(name, arrays) for name, arrays in found if len(arrays.labels)]
+        found = [(name, arrays) for name, arrays in found if len(arrays.labels)]
+        if not found:
+            raise InputError(f"--splits={','.join(self.options.splits)}: no examples in this run")
+        return found
+
+    @functools.cached_property
+    def examples(self) -> SplitArrays:
+        """The examples looked at of all splits, one after the other: one program serves all."""
+        splits = [arrays for _, arrays in self.splits]
+        if len(splits) == 1:
+            return splits[0]
+        images = jnp.concatenate([arrays.images for arrays in splits])
+        labels = (np.concatenate(parts) for parts in zip(*(a[1:] for a in splits), strict=True))
+        return SplitArrays(images, *labels)
+
+    @functools.cached_property
+    def parts(self) -> list[Part]:
+        """Where in `examples` each split lies."""
+        ends = np.cumsum([0] + [len(arrays.labels) for _, arrays in self.splits]).tolist()
+        names = [name for name, _ in self.splits]
+        return [Part(*part) for part in zip(names, map(slice, ends, ends[1:]), strict=True)]
 
     def checkpoint_columns(self, step: int, member: int) -> dict[str, Any]:
         """Returns what a row of one checkpoint begins with."""
         return {"step": step, "epoch": self.run.epoch(step), "member": member}
 
     def example_columns(
-        self, step: int, member: int, name: str, arrays: SplitArrays
+        self, step: int, member: int, split: Any, arrays: SplitArrays
     ) -> dict[str, Any]:
-        """Returns what the rows of one split begin with."""
+        """Returns what the rows of examples begin with; split: one name, or a name each."""
         return {
             **self.checkpoint_columns(step, member),
-            "split": name,
+            "split": split,
             "index": arrays.source_index,
             "label": arrays.labels,
             "true_label": arrays.true_labels,
@@ -160,37 +223,57 @@ class Context:
 
         return over_devices(microbatched, self.mesh)
 
-    def shared(self, name: str, make: Callable[["Context"], Any]) -> Any:
+    def shared(self, make: Callable[["Context"], Any]) -> Any:
         """Returns make(self), made once: compiled functions live as long as the context."""
-        if name not in self._shared:
-            self._shared[name] = make(self)
-        return self._shared[name]
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        return self._shared[make]
 
     def member(self, params: Any, member: int) -> Any:
         """Returns one member's params out of all members'."""
-        return jax.tree.map(lambda leaf: leaf[member], params)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf[member]), params)
+
+    def on_devices(self, images: jax.Array) -> jax.Array:
+        """Returns the images split over the devices, filled up with copies of the last one."""
+        padding = -len(images) % self.mesh.size
+        if padding:
+            images = jnp.concatenate([images, jnp.repeat(images[-1:], padding, axis=0)])
+        return jax.device_put(images, NamedSharding(self.mesh, PartitionSpec(DATA)))
 
     def example_table(
         self, step: int, values: Callable[[Any, SplitArrays], Mapping[str, Any]]
     ) -> pd.DataFrame:
-        """Returns the table of per-example values of every member and split at a checkpoint.
+        """Returns the table of per-example values of every member at a checkpoint.
 
         Args:
           step: the checkpoint.
-          values: (params of one member, arrays) -> column -> [n], or n lists.
+          values: (params of one member, `examples`) -> column -> [n], or n lists.
         """
         all_params = self.run.member_params(step)
-        parts = []
+        tables = []
         for member in self.members:
-            params = self.member(all_params, member)
-            for name, arrays in self.splits:
-                columns = self.example_columns(step, member, name, arrays)
-                found = {
-                    column: value if isinstance(value, list) else np.asarray(value)
-                    for column, value in values(params, arrays).items()
-                }
-                parts.append(pd.DataFrame(columns | found))
-        return pd.concat(parts, ignore_index=True)
+            found = values(self.member(all_params, member), self.examples)
+            tables.append(self.member_table(step, member, found))
+        return pd.concat(tables, ignore_index=True)
+
+    def member_table(self, step: int, member: int, values: Mapping[str, Any]) -> pd.DataFrame:
+        """Returns the table of values of all `examples`, column -> scalar, [n] or n lists."""
+        counts = [part.rows.stop - part.rows.start for part in self.parts]
+        split = np.repeat([part.split for part in self.parts], counts)
+        columns = self.example_columns(step, member, split, self.examples)
+        arrays = {k: np.asarray(v) if isinstance(v, jax.Array) else v for k, v in values.items()}
+        return pd.DataFrame(columns | arrays)
+
+
+def _chosen_steps(run: Run, chosen: tuple[int, ...]) -> list[int]:
+    steps = run.steps
+    if not steps:
+        raise InputError(f"{run.workdir}: no checkpoints to analyse yet")
+    unknown = sorted(set(chosen) - set(steps))
+    if unknown:
+        known = ", ".join(map(str, steps))
+        raise InputError(f"--steps={unknown[0]}: no such checkpoint; there are: {known}")
+    return sorted(set(chosen)) or steps
 
 
 def as_lists(values: jax.Array) -> list[np.ndarray]:

@@ -1,16 +1,11 @@
 """Pass `critical`: which examples lie near a decision boundary, between two bounds."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from memjax.analysis.critical import critical_bounds_over_radii
-from memjax.loading import SplitArrays
+from memjax.errors import InputError
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
-from memjax.runtime.mesh import DATA
 
 COLUMNS = {
     **EXAMPLE_COLUMNS,
@@ -25,51 +20,49 @@ COLUMNS = {
 
 def radii_in_unit_pixels(context: Context) -> list[float]:
     """Returns the radii in [0, 1] pixel units."""
-    std = np.asarray(context.run.setup.network.std, float)
-    scale = {"unit": 1.0, "pixel": 1 / 255, "standardized": float(std.mean())}
+    std = np.asarray(context.run.setup.network.std, float).ravel()
+    scale = {"unit": 1.0, "pixel": 1 / 255, "standardized": std[0]}
     return [radius * scale[context.options.radius_units] for radius in context.options.radii]
+
+
+def _check(context: Context) -> None:
+    std = np.unique(np.asarray(context.run.setup.network.std))
+    if context.options.radius_units == "standardized" and len(std) > 1:
+        raise InputError(
+            "--radius_units=standardized: the run has another std for each channel, so that no "
+            "one radius fits; give it in unit or pixel"
+        )
 
 
 def _compute(context: Context, step: int) -> pd.DataFrame:
     radii = radii_in_unit_pixels(context)
-    sharding = NamedSharding(context.mesh, P(DATA))
+    images = context.examples.images
+    on_devices = context.on_devices(images)
     all_params = context.run.member_params(step)
-    parts = []
+    tables = []
     for member in context.members:
         params = context.member(all_params, member)
-        for name, arrays in context.splits:
-            images, count = _on_devices(context, arrays, sharding)
-            bounds = critical_bounds_over_radii(
-                context.key,
-                context.run.logits_fn,
-                params,
-                images,
-                radii,
-                clip=(0.0, 1.0) if context.options.clip else None,
-            )
-            prediction = np.asarray(jnp.argmax(context.logits(params, arrays.images), axis=-1))
-            columns = context.example_columns(step, member, name, arrays)
-            for place, radius in enumerate(radii):
-                values = {
-                    "radius": radius,
-                    "radius_as_given": context.options.radii[place],
-                    "radius_units": context.options.radius_units,
-                    "critical_lower": np.asarray(bounds.lower[place])[:count],
-                    "critical_upper": np.asarray(bounds.upper[place])[:count],
-                    "prediction": prediction,
-                }
-                parts.append(pd.DataFrame(columns | values))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _on_devices(context: Context, arrays: SplitArrays, sharding: NamedSharding):
-    """Splits the images over the devices, filled up with copies of the last one."""
-    count = len(arrays.labels)
-    padding = -count % context.mesh.size
-    images = jnp.concatenate([arrays.images, jnp.repeat(arrays.images[-1:], padding, axis=0)])
-    if context.mesh.size == 1:
-        return images, count
-    return jax.device_put(images, sharding), count
+        bounds = critical_bounds_over_radii(
+            context.key,
+            context.run.logits_fn,
+            params,
+            on_devices,
+            radii,
+            clip=(0.0, 1.0) if context.options.clip else None,
+            microbatch_size=context.microbatch_size or 512,
+        )
+        prediction = np.asarray(context.logits(params, images)).argmax(axis=-1)
+        for place, radius in enumerate(radii):
+            values = {
+                "radius": radius,
+                "radius_as_given": context.options.radii[place],
+                "radius_units": context.options.radius_units,
+                "critical_lower": np.asarray(bounds.lower[place])[: len(images)],
+                "critical_upper": np.asarray(bounds.upper[place])[: len(images)],
+                "prediction": prediction,
+            }
+            tables.append(context.member_table(step, member, values))
+    return pd.concat(tables, ignore_index=True)
 
 
 CRITICAL = Pass(
@@ -78,4 +71,5 @@ CRITICAL = Pass(
     columns=COLUMNS,
     options=("splits", "num_examples", "members", "radii", "radius_units", "clip", "seed"),
     compute=_compute,
+    check=_check,
 )

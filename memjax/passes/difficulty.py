@@ -55,24 +55,19 @@ def _scores(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, ...]:
     return predictions == labels, losses, difficulty.aum(logits[None], labels), predictions
 
 
-def _trajectories(context: Context, steps: list[int]) -> dict[str, _Trajectory]:
-    found: dict[str, list] = {name: [] for name, _ in context.splits}
-    for step in steps:
+def _trajectory(context: Context) -> _Trajectory:
+    """Returns all examples' scores at every checkpoint."""
+    labels = jnp.asarray(context.examples.labels)
+    scores = []
+    for step in context.steps:
         all_params = context.run.member_params(step)
-        for name, arrays in context.splits:
-            labels = jnp.asarray(arrays.labels)
-            members = []
-            for member in context.members:
-                logits = context.logits(context.member(all_params, member), arrays.images)
-                members.append([np.asarray(value) for value in _scores(logits, labels)])
-            found[name].append([np.stack(values) for values in zip(*members, strict=True)])
-    trajectories = {}
-    for name, parts in found.items():
-        correct, losses, margins, predictions = zip(*parts, strict=True)
-        trajectories[name] = _Trajectory(
-            np.stack(correct), np.stack(losses), np.stack(margins), predictions[-1]
-        )
-    return trajectories
+        members = []
+        for member in context.members:
+            logits = context.logits(context.member(all_params, member), context.examples.images)
+            members.append([np.asarray(value) for value in _scores(logits, labels)])
+        scores.append([np.stack(values) for values in zip(*members, strict=True)])
+    correct, losses, margins, predictions = zip(*scores, strict=True)
+    return _Trajectory(np.stack(correct), np.stack(losses), np.stack(margins), predictions[-1])
 
 
 def _mean_where(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -125,13 +120,13 @@ def _table(name: str, arrays: SplitArrays, found: _Trajectory, epochs: np.ndarra
 
 
 def _compute(context: Context, step: None) -> pd.DataFrame:
-    steps = sorted(context.options.steps) or context.run.steps
-    epochs = np.array([context.run.epoch(step) for step in steps], np.float32)
-    found = _trajectories(context, steps)
-    return pd.concat(
-        [_table(name, arrays, found[name], epochs, context.key) for name, arrays in context.splits],
-        ignore_index=True,
-    )
+    epochs = np.array([context.run.epoch(step) for step in context.steps], np.float32)
+    found = _trajectory(context)
+    tables = []
+    for name, rows in context.parts:
+        of_split = _Trajectory(*(values[..., rows] for values in found))
+        tables.append(_table(name, context.examples.at(rows), of_split, epochs, context.key))
+    return pd.concat(tables, ignore_index=True)
 
 
 DIFFICULTY = Pass(

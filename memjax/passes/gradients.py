@@ -51,7 +51,7 @@ def _values(context: Context) -> Callable[[Any, SplitArrays], dict[str, jax.Arra
 
 
 def _compute(context: Context, step: int) -> pd.DataFrame:
-    return context.example_table(step, context.shared("gradients", _values))
+    return context.example_table(step, context.shared(_values))
 
 
 GRADIENTS = Pass(

@@ -1,5 +1,6 @@
 """Passes `jacobians`, `jacobian_spectrum` and `ntk`: how logits move with pixels and parameters."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from memjax.analysis.jacobians import (
     jacobian_singular_values,
     parameter_jacobian_norms,
 )
-from memjax.analysis.microbatch import over_devices
+from memjax.analysis.microbatch import over_devices, over_microbatches
 from memjax.loading import SplitArrays
 from memjax.passes.base import CHECKPOINT_COLUMNS, EXAMPLE_COLUMNS, Context, Pass, as_lists
 
@@ -42,39 +43,48 @@ NTK_COLUMNS = {
 }
 
 
-def _norms_of_examples(context: Context) -> Callable[..., tuple[jax.Array, ...]]:
-    def norms(params: Any, images: jax.Array) -> tuple[jax.Array, ...]:
-        jacobians = input_jacobians(
-            context.run.logits_fn, params, images, microbatch_size=context.microbatch_size
-        )
-        of_parameters = parameter_jacobian_norms(
-            context.run.logits_fn, params, images, microbatch_size=context.microbatch_size
-        )
-        class_norms = jax.vmap(jacobian_norms)(jacobians)
-        singular_values = jacobian_singular_values(jacobians)
-        return jacobian_norms(jacobians), singular_values, class_norms, of_parameters
-
-    return over_devices(norms, context.mesh)
-
-
 BLOCK = 1000  # examples whose [classes pixels] Jacobians are held at once
 
 
-def _jacobians(context: Context, step: int) -> pd.DataFrame:
-    norms = context.shared("jacobians", _norms_of_examples)
+def _norms_of_examples(context: Context) -> Callable[..., dict[str, jax.Array]]:
+    logits_fn, size = context.run.logits_fn, context.microbatch_size
 
-    def values(params: Any, arrays: SplitArrays) -> dict[str, Any]:
-        blocks = range(0, len(arrays.labels), BLOCK)
-        parts = [norms(params, arrays.images[start : start + BLOCK]) for start in blocks]
-        whole = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    def norms(params: Any, images: jax.Array) -> dict[str, jax.Array]:
+        jacobians = input_jacobians(logits_fn, params, images, microbatch_size=size)
         return {
-            "input_jacobian_norm": whole[0],
-            "singular_values": list(whole[1]),
-            "class_norms": list(whole[2]),
-            "parameter_jacobian_norms": list(whole[3]),
+            "input_jacobian_norm": jacobian_norms(jacobians),
+            "singular_values": jacobian_singular_values(jacobians),
+            "class_norms": jax.vmap(jacobian_norms)(jacobians),
+            "parameter_jacobian_norms": parameter_jacobian_norms(
+                logits_fn, params, images, microbatch_size=size
+            ),
         }
 
+    def in_blocks(params: Any, images: jax.Array) -> dict[str, jax.Array]:
+        return over_microbatches(
+            functools.partial(norms, params), images, microbatch_size=size or BLOCK
+        )
+
+    return over_devices(in_blocks, context.mesh)
+
+
+def _jacobians(context: Context, step: int) -> pd.DataFrame:
+    norms = context.shared(_norms_of_examples)
+
+    def values(params: Any, arrays: SplitArrays) -> dict[str, Any]:
+        found = norms(params, arrays.images)
+        return {k: v if v.ndim == 1 else as_lists(v) for k, v in found.items()}
+
     return context.example_table(step, values)
+
+
+def _input_jacobians(context: Context) -> Callable[[Any, jax.Array], jax.Array]:
+    def jacobians(params: Any, images: jax.Array) -> jax.Array:
+        return input_jacobians(
+            context.run.logits_fn, params, images, microbatch_size=context.microbatch_size
+        )
+
+    return over_devices(jacobians, context.mesh)
 
 
 def _spectrum(context: Context, step: int) -> pd.DataFrame:
@@ -84,9 +94,7 @@ def _spectrum(context: Context, step: int) -> pd.DataFrame:
         params = context.member(all_params, member)
         for name, arrays in context.splits:
             images = arrays.images[: context.options.spectrum_examples]
-            jacobians = input_jacobians(
-                context.run.logits_fn, params, images, microbatch_size=context.microbatch_size
-            )
+            jacobians = context.shared(_input_jacobians)(params, images)
             spectra = extended_data_jacobian_spectra(jacobians)
             columns = {
                 **context.checkpoint_columns(step, member),
@@ -99,15 +107,24 @@ def _spectrum(context: Context, step: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def _kernel(context: Context) -> Callable[[Any, jax.Array], jax.Array]:
+    def kernel(params_and_all_images: tuple[Any, jax.Array], images: jax.Array) -> jax.Array:
+        params, all_images = params_and_all_images
+        return empirical_ntk(
+            context.run.logits_fn, params, images, all_images, context.microbatch_size
+        )
+
+    return over_devices(kernel, context.mesh)
+
+
 def _ntk(context: Context, step: int) -> pd.DataFrame:
-    arrays = context.split("train")
-    images = arrays.images[: context.options.ntk_examples]
-    row, column = np.divmod(np.arange(len(images) ** 2), len(images))
+    arrays = context.run.train.at(slice(context.options.ntk_examples))
+    row, column = np.divmod(np.arange(len(arrays.labels) ** 2), len(arrays.labels))
     all_params = context.run.member_params(step)
     parts = []
     for member in context.members:
         params = context.member(all_params, member)
-        kernel = empirical_ntk(context.run.logits_fn, params, images, images)
+        kernel = context.shared(_kernel)((params, arrays.images), arrays.images)
         columns = {
             **context.checkpoint_columns(step, member),
             "index_a": arrays.source_index[row],

@@ -13,6 +13,7 @@ from memjax.loading import SplitArrays
 from memjax.passes.base import CHECKPOINT_COLUMNS, EXAMPLE_COLUMNS, Context, Pass
 
 NUM_PAIRS = 1000
+PAIRS_AT_ONCE = 2**25  # 128 MB for each array over pairs
 
 MEMORIZATION_COLUMNS = {
     **{k: v for k, v in EXAMPLE_COLUMNS.items() if k != "member"},
@@ -34,17 +35,26 @@ INFLUENCE_COLUMNS = {
 
 def _correct(context: Context, step: int, arrays: SplitArrays) -> np.ndarray:
     """bool [members n]."""
-    if context.run.config.ensemble.subset_fraction >= 1 or context.run.num_members < 4:
-        raise InputError(
-            "passes memorization and influence need a run of at least 4 members on random "
-            "subsets: config.ensemble.size=100, config.ensemble.subset_fraction=0.7"
-        )
     all_params = context.run.member_params(step)
     found = []
     for member in context.members:
         logits = context.logits(context.member(all_params, member), arrays.images)
-        found.append(np.asarray(jnp.argmax(logits, axis=-1)) == arrays.labels)
+        found.append(np.asarray(logits).argmax(axis=-1) == arrays.labels)
     return np.stack(found)
+
+
+def _check(context: Context) -> None:
+    if context.run.config.ensemble.subset_fraction >= 1 or len(context.members) < 4:
+        raise InputError(
+            "passes memorization and influence need at least 4 members trained on random "
+            "subsets: config.ensemble.size=100, config.ensemble.subset_fraction=0.7"
+        )
+
+
+def _check_influence(context: Context) -> None:
+    _check(context)
+    if not len(context.run.validation.labels):
+        raise InputError("pass influence needs validation examples; this run has none")
 
 
 def _memorization(context: Context, step: int) -> pd.DataFrame:
@@ -71,24 +81,27 @@ def _memorization(context: Context, step: int) -> pd.DataFrame:
 
 def _influence(context: Context, step: int) -> pd.DataFrame:
     train, validation = context.split("train"), context.split("validation")
-    if not len(validation.labels):
-        raise InputError("pass influence needs validation examples; this run has none")
     correct = _correct(context, step, validation)
     is_member = context.run.is_member[: len(correct), : len(train.labels)]
-    found = cross_influence(jnp.asarray(correct), jnp.asarray(is_member))
-    influence = jnp.where(jnp.isnan(found.influence), -jnp.inf, found.influence)
-    pairs = top_influence_pairs(influence, min(NUM_PAIRS, influence.size))
-    rows, columns = np.asarray(pairs.train_index), np.asarray(pairs.validation_index)
-    return pd.DataFrame(
-        {
+    block = max(1, PAIRS_AT_ONCE // len(train.labels))
+    tables = []
+    for start in range(0, len(validation.labels), block):
+        found = cross_influence(
+            jnp.asarray(correct[:, start : start + block]), jnp.asarray(is_member)
+        )
+        pairs = top_influence_pairs(found.influence, min(NUM_PAIRS, found.influence.size))
+        rows, columns = np.asarray(pairs.train_index), np.asarray(pairs.validation_index)
+        values = {
             "step": step,
             "epoch": context.run.epoch(step),
             "train_index": train.source_index[rows],
-            "validation_index": validation.source_index[columns],
+            "validation_index": validation.source_index[start + columns],
             "influence": np.asarray(pairs.influence),
             "standard_error": np.asarray(found.standard_error)[rows, columns],
         }
-    )
+        tables.append(pd.DataFrame(values).dropna(subset="influence"))
+    strongest = pd.concat(tables).sort_values("influence", ascending=False, kind="stable")
+    return strongest.head(NUM_PAIRS).reset_index(drop=True)
 
 
 MEMORIZATION = Pass(
@@ -97,6 +110,7 @@ MEMORIZATION = Pass(
     columns=MEMORIZATION_COLUMNS,
     options=("num_examples", "members"),
     compute=_memorization,
+    check=_check,
 )
 INFLUENCE = Pass(
     name="influence",
@@ -104,4 +118,5 @@ INFLUENCE = Pass(
     columns=INFLUENCE_COLUMNS,
     options=("num_examples", "members"),
     compute=_influence,
+    check=_check_influence,
 )

@@ -16,7 +16,8 @@ from memjax.runtime.workdir import difference, read_json
 
 def identity(context: Context, analysis_pass: Pass) -> dict[str, Any]:
     """Returns what decides the values of a table: the run's config and the pass's options."""
-    options = dataclasses.asdict(context.options)
+    # "All" checkpoints are those that there are: a run that went on is another analysis.
+    options = dataclasses.asdict(context.options) | {"steps": context.steps}
     chosen = {f"--{name}": options[name] for name in analysis_pass.options}
     science = read_json(context.run.workdir / "config.json")["science"]
     return {**science, **{k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items()}}
@@ -61,8 +62,9 @@ def run_pass(
       The table, as written to analysis/NAME.parquet.
 
     Raises:
-      InputError: for a step that has no checkpoint, or a table of another config or options.
+      InputError: for a table of another config or options, or a run that the pass is not for.
     """
+    analysis_pass.check(context)
     path, wanted = table_path(context, analysis_pass), identity(context, analysis_pass)
     parts_folder = path.parent / f".{analysis_pass.name}.parts"
     if overwrite:
@@ -70,7 +72,7 @@ def run_pass(
         if parts_folder.exists():
             parts_folder.rmtree()
     is_there = check_table(path, wanted)
-    keys = _parts(context, analysis_pass)
+    keys: list[Any] = list(context.steps) if analysis_pass.per_checkpoint else [None]
     finished = read_table(path) if is_there else None
     if finished is not None and not analysis_pass.per_checkpoint:
         return finished
@@ -92,17 +94,4 @@ def run_pass(
         table = table.sort_values("step", kind="stable", ignore_index=True)
     write_table(path, table, analysis_pass.columns, {"identity": wanted})
     parts_folder.rmtree()
-    return table
-
-
-def _parts(context: Context, analysis_pass: Pass) -> list[int | None]:
-    steps = context.run.steps
-    if not steps:
-        raise InputError(f"{context.run.workdir}: no checkpoints to analyse yet")
-    unknown = sorted(set(context.options.steps) - set(steps))
-    if unknown:
-        known = ", ".join(map(str, steps))
-        raise InputError(f"--steps={unknown[0]}: no such checkpoint; there are: {known}")
-    if not analysis_pass.per_checkpoint:
-        return [None]
-    return list(sorted(context.options.steps) or steps)
+    return read_table(path)

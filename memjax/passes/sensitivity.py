@@ -1,5 +1,7 @@
 """Pass `sensitivity`: how much each training example shaped the loss, through all of training."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,16 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from memjax.analysis.sensitivity import loss_sensitivity, run_sgd
+from memjax.analysis.sensitivity import Sensitivity, loss_sensitivity, run_sgd
 from memjax.analysis.statistics import gini
-from memjax.data.batching import batch_rows, epoch_order
+from memjax.data.batching import Batches, batch_rows, epoch_order
 from memjax.errors import InputError
 from memjax.loading import SplitArrays
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 from memjax.training.optimizers import make_schedule
+from memjax.training.setup import abstract_states
 from memjax.training.state import member_keys
+from memjax.training.step import make_logits_fn
 
 MAX_TRAJECTORY_ERROR = 0.05
+MAX_CLASSES = 100
 
 COLUMNS = {
     **EXAMPLE_COLUMNS,
@@ -36,33 +41,38 @@ CLASS_COLUMNS = {
 }
 
 
-def run_batches(context: Context, member: int) -> np.ndarray:
+@functools.partial(jax.jit, static_argnames=("batches", "num_epochs"))
+def _batches_of_epochs(seed: jax.Array, batches: Batches, num_epochs: int) -> jax.Array:
+    key = member_keys(seed).order
+    positions = jnp.arange(batches.steps_per_epoch)
+
+    def one_epoch(epoch: jax.Array) -> jax.Array:
+        order = epoch_order(key, epoch, batches.num_examples)
+        rows, mask = jax.vmap(lambda position: batch_rows(order, position, batches))(positions)
+        return jnp.where(mask, rows, -1)
+
+    return jnp.concatenate(jax.lax.map(one_epoch, jnp.arange(num_epochs)))
+
+
+def run_batches(context: Context, member: int) -> jax.Array:
     """Returns the examples of every SGD step of a member, as its run had them.
 
     Returns:
       int32 [steps padded_size]: rows of the member's own training examples; -1 is padding.
     """
-    setup = context.run.setup
-    seed = setup.config.seed + member
-    positions = jnp.arange(setup.batches.steps_per_epoch)
-
-    @jax.jit
-    def one_epoch(epoch: jax.Array) -> jax.Array:
-        order = epoch_order(member_keys(seed).order, epoch, setup.batches.num_examples)
-        rows, mask = jax.vmap(lambda position: batch_rows(order, position, setup.batches))(
-            positions
-        )
-        return jnp.where(mask, rows, -1)
-
-    last = last_step(context)
-    epochs = range(-(-last // setup.batches.steps_per_epoch))
-    return np.concatenate([one_epoch(epoch) for epoch in epochs])[:last]
+    setup, last = context.run.setup, last_step(context)
+    num_epochs = -(-last // setup.batches.steps_per_epoch)
+    seed = jnp.int32(setup.config.seed + member)
+    return _batches_of_epochs(seed, setup.batches, num_epochs)[:last]
 
 
 def _check(context: Context) -> None:
     config = context.run.config
-    noisy = [name for name in ("dropout", "input_dropout", "input_noise", "hidden_noise")
-             if getattr(config.regularizer, name)]  # fmt: skip
+    noisy = [
+        name
+        for name in ("dropout", "input_dropout", "input_noise", "hidden_noise")
+        if getattr(config.regularizer, name)
+    ]
     if noisy:
         raise InputError(
             f"pass sensitivity: the run has config.regularizer.{noisy[0]}, whose randomness it "
@@ -77,20 +87,40 @@ def _check(context: Context) -> None:
         raise InputError("pass sensitivity: needs config.train.compute_dtype=float32")
     if context.run.steps[0] != 0 or last_step(context) == 0:
         raise InputError("pass sensitivity: needs the checkpoint of step 0 and a later one")
+    if _has_batch_statistics(context) and not context.options.freeze_statistics:
+        raise InputError(
+            "pass sensitivity: the network normalises by the statistics of its training batch; "
+            "--freeze_statistics measures it with the last checkpoint's statistics instead, along "
+            "its own trajectory"
+        )
+
+
+def _check_by_class(context: Context) -> None:
+    _check(context)
+    num_classes = context.run.setup.examples.num_classes
+    if num_classes > MAX_CLASSES:
+        raise InputError(
+            f"pass class_sensitivity: {num_classes} classes, must be at most {MAX_CLASSES}"
+        )
 
 
 def last_step(context: Context) -> int:
     """Returns the checkpoint up to which the updates are differentiated: the last of --steps."""
-    return max(context.options.steps or context.run.steps)
+    return context.steps[-1]
 
 
-def _has_batch_statistics(params: dict) -> bool:
-    return len(params) > 1
+def _has_batch_statistics(context: Context) -> bool:
+    return set(abstract_states(context.run.setup).params) != {"params"}
 
 
-def _trajectory_error(context: Context, params: dict, arguments: tuple, options: dict) -> float:
+def _as_trained(context: Context) -> Callable[[Any, jax.Array], jax.Array]:
+    """The network as the train step computes it, to which run.logits_fn is equal but for speed."""
+    return make_logits_fn(context.run.setup.network)
+
+
+def _trajectory_error(context: Context, params: dict, updates: dict[str, Any]) -> float:
     """Runs the updates again and returns how far they end from the checkpoint, relatively."""
-    again = run_sgd(context.run.logits_fn, *arguments, **options)["params"]
+    again = run_sgd(context.shared(_as_trained), **updates)["params"]
     pairs = zip(jax.tree.leaves(again), jax.tree.leaves(params["params"]), strict=True)
     squares = [(jnp.sum((a - b) ** 2), jnp.sum(b**2)) for a, b in pairs]
     error = float(np.sqrt(sum(a for a, _ in squares) / sum(b for _, b in squares)))
@@ -104,12 +134,10 @@ def _trajectory_error(context: Context, params: dict, arguments: tuple, options:
     return error
 
 
-def probes(context: Context) -> np.ndarray:
-    """Returns the steps probed: evenly spread, the last one always."""
+def probes(context: Context, count: int) -> np.ndarray:
+    """Returns the steps probed: `count` evenly spread ones, the last step always."""
     last = last_step(context)
-    return np.unique(np.linspace(0, last, min(context.options.num_probes, last) + 1).astype(int))[
-        1:
-    ]
+    return np.unique(np.linspace(0, last, min(count, last) + 1).astype(int))[1:]
 
 
 def member_examples(context: Context, member: int) -> SplitArrays:
@@ -117,55 +145,55 @@ def member_examples(context: Context, member: int) -> SplitArrays:
     return context.run.train.at(context.run.is_member[member])
 
 
-def _arguments(
-    context: Context, member: int, arrays: SplitArrays
-) -> tuple[tuple[Any, Any, Any, Any, Any], dict[str, Any], float]:
-    """Returns what `loss_sensitivity` needs to follow a member's run, and the distance from it."""
+def member_updates(context: Context, member: int) -> tuple[dict[str, Any], float]:
+    """Returns a member's run as `run_sgd` takes it, and how far from the checkpoint that ends."""
     run, last = context.run, last_step(context)
+    config, arrays = run.config, member_examples(context, member)
     start = context.member(run.member_params(0), member)
     end = context.member(run.member_params(last), member)
-    frozen = _has_batch_statistics(start)
-    if frozen and not context.options.freeze_statistics:
-        raise InputError(
-            "pass sensitivity: the network normalises by the statistics of its training batch; "
-            "--freeze_statistics measures it with the last checkpoint's statistics instead, along "
-            "its own trajectory"
-        )
+    frozen = _has_batch_statistics(context)
     if frozen:
         start = {**end, "params": start["params"]}
-    config, setup = run.config, run.setup
     schedule = make_schedule(
-        config.optimizer, setup.batches.steps_per_epoch, config.train.num_epochs
+        config.optimizer, run.setup.batches.steps_per_epoch, config.train.num_epochs
     )
-    arguments = (
-        start,
-        arrays.images,
-        jnp.asarray(arrays.labels),
-        jnp.asarray(run_batches(context, member)),
-        jnp.asarray([float(schedule(step)) for step in range(last)], jnp.float32),
-    )
-    options: dict[str, Any] = {
+    decay = config.regularizer.weight_decay
+    updates = {
+        "params": start,
+        "images": arrays.images,
+        "labels": jnp.asarray(arrays.labels),
+        "batches": run_batches(context, member),
+        "learning_rate": jax.vmap(lambda step: jnp.asarray(schedule(step), jnp.float32))(
+            jnp.arange(last)
+        ),
         "momentum": config.optimizer.momentum,
-        "weight_decay": config.regularizer.weight_decay,
+        "weight_decay": {name: decay if name == "params" else 0.0 for name in start},
     }
-    error = np.nan if frozen else _trajectory_error(context, end, arguments, options)
-    return arguments, options, error
+    return updates, np.nan if frozen else _trajectory_error(context, end, updates)
+
+
+def _measure(
+    context: Context, member: int, steps: np.ndarray, **chosen: Any
+) -> tuple[Sensitivity, float]:
+    """Returns the sensitivity of a member's run at the probes, and the trajectory error."""
+    updates, error = member_updates(context, member)
+    found = loss_sensitivity(
+        context.shared(_as_trained),
+        **updates,
+        probe_steps=jnp.asarray(steps),
+        include_direct=context.options.include_direct,
+        microbatch_size=context.microbatch_size,
+        mesh=context.mesh if context.mesh.size > 1 else None,
+        **chosen,
+    )
+    return found, error
 
 
 def _compute(context: Context, step: None) -> pd.DataFrame:
-    _check(context)
-    steps, parts = probes(context), []
+    steps, parts = probes(context, context.options.num_probes), []
     for member in context.members:
         arrays = member_examples(context, member)
-        arguments, options, error = _arguments(context, member, arrays)
-        found = loss_sensitivity(
-            context.run.logits_fn,
-            *arguments,
-            probe_steps=jnp.asarray(steps),
-            include_direct=context.options.include_direct,
-            norm_order=context.options.norm_order,
-            **options,
-        )
+        found, error = _measure(context, member, steps, norm_order=context.options.norm_order)
         ginis = np.asarray(gini(found.per_step, axis=1))
         per_step = np.asarray(found.per_step)
         for probe, values, coefficient in zip(steps, per_step, ginis, strict=True):
@@ -176,43 +204,33 @@ def _compute(context: Context, step: None) -> pd.DataFrame:
 
 
 def _compute_by_class(context: Context, step: None) -> pd.DataFrame:
-    _check(context)
     num_classes = context.run.setup.examples.num_classes
-    if num_classes > 100:
-        raise InputError(f"pass class_sensitivity: {num_classes} classes, must be at most 100")
     loss_class, image_class = np.divmod(np.arange(num_classes**2), num_classes)
-    parts = []
+    steps, parts = probes(context, context.options.num_class_probes), []
     for member in context.members:
-        arrays = member_examples(context, member)
-        arguments, options, _ = _arguments(context, member, arrays)
-        found = loss_sensitivity(
-            context.run.logits_fn,
-            *arguments,
-            probe_steps=jnp.asarray(probes(context)),
-            include_direct=context.options.include_direct,
-            num_classes=num_classes,
-            **options,
-        )
+        found, _ = _measure(context, member, steps, num_classes=num_classes)
         columns = {"member": member, "loss_class": loss_class, "image_class": image_class}
         values = {"sensitivity": np.asarray(found.per_class).ravel()}
         parts.append(pd.DataFrame(columns | values))
     return pd.concat(parts, ignore_index=True)
 
 
-_OPTIONS = ("steps", "members", "num_probes", "include_direct", "freeze_statistics")
+_OPTIONS = ("steps", "members", "include_direct", "freeze_statistics")
 SENSITIVITY = Pass(
     name="sensitivity",
     summary="loss-sensitivity of every training example through all SGD updates, its Gini",
     columns=COLUMNS,
-    options=(*_OPTIONS, "norm_order"),
+    options=(*_OPTIONS, "num_probes", "norm_order"),
     compute=_compute,
     per_checkpoint=False,
+    check=_check,
 )
 CLASS_SENSITIVITY = Pass(
     name="class_sensitivity",
     summary="loss-sensitivity by pair of classes (the paper's figure 4)",
     columns=CLASS_COLUMNS,
-    options=_OPTIONS,
+    options=(*_OPTIONS, "num_class_probes"),
     compute=_compute_by_class,
     per_checkpoint=False,
+    check=_check_by_class,
 )

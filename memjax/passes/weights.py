@@ -1,13 +1,18 @@
 """Passes `filters` and `sharpness`: the network itself, not its examples."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from memjax.analysis.filters import filter_quality, first_layer_filters, rank_against_initial
+from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.sharpness import hessian_eigenvalue, hessian_trace
 from memjax.passes.base import CHECKPOINT_COLUMNS, Context, Pass, as_lists
+
+NUM_TRACE_PROBES = 30
 
 FILTER_COLUMNS = {
     **CHECKPOINT_COLUMNS,
@@ -57,31 +62,37 @@ def _filters(context: Context, step: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def _loss_unless_padding(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Cross-entropy; 0 for what fills up the devices, whose label is -1."""
+    return jnp.where(label >= 0, softmax_cross_entropy(logits, jnp.maximum(label, 0)), 0.0)
+
+
 def _sharpness(context: Context, step: int) -> pd.DataFrame:
     all_params = context.run.member_params(step)
     rows = []
     for member in context.members:
         params = context.member(all_params, member)
         for name, arrays in context.splits:
-            size = context.microbatch_size
-            size = size if size and size < len(arrays.labels) else None
-            arguments = (params, arrays.images, jnp.asarray(arrays.labels))
+            images, count = context.on_devices(arrays.images), len(arrays.labels)
+            labels = np.pad(arrays.labels, (0, len(images) - count), constant_values=-1)
+            settings: dict[str, Any] = {
+                "microbatch_size": context.microbatch_size,
+                "example_loss": _loss_unless_padding,
+            }
+            arguments = (context.run.logits_fn, params, images, jnp.asarray(labels))
             eigen_key, trace_key = jax.random.split(jax.random.fold_in(context.key, member))
-            found = hessian_eigenvalue(
-                eigen_key, context.run.logits_fn, *arguments, microbatch_size=size
-            )
-            trace = hessian_trace(
-                trace_key, context.run.logits_fn, *arguments, num_probes=30, microbatch_size=size
-            )
+            found = hessian_eigenvalue(eigen_key, *arguments, **settings)
+            trace = hessian_trace(trace_key, *arguments, num_probes=NUM_TRACE_PROBES, **settings)
+            scale = len(images) / count  # from the mean over the padded to that over the real
             rows.append(
                 {
                     **context.checkpoint_columns(step, member),
                     "split": name,
-                    "num_examples": len(arrays.labels),
-                    "eigenvalue": float(found.eigenvalue),
-                    "eigenvalue_residual": float(found.residual),
-                    "trace": float(trace.trace),
-                    "trace_standard_error": float(trace.standard_error),
+                    "num_examples": count,
+                    "eigenvalue": scale * float(found.eigenvalue),
+                    "eigenvalue_residual": scale * float(found.residual),
+                    "trace": scale * float(trace.trace),
+                    "trace_standard_error": scale * float(trace.standard_error),
                 }
             )
     return pd.DataFrame(rows)
