@@ -89,6 +89,9 @@ class Regularizer:
     input_noise: float = _number(0.0, 0.0)  # standard deviation, on standardised inputs
     hidden_noise: float = _number(0.0, 0.0)  # standard deviation, on hidden activations
     weight_decay: float = _number(0.0, 0.0)  # of every parameter, added to its gradient
+    adversarial_weight: float = _number(0.0, 0.0, 1.0)  # of the loss on LASS samples
+    adversarial_radius: float = _number(0.02, 0.0)  # max-norm, in [0, 1] pixels [not in the paper]
+    adversarial_steps: int = _integer(10, 1)  # of the search [not in the paper]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,5 +8,9 @@ class InputError(ValueError):
     """
 
 
+class InUse(InputError):
+    """Another process is at work in a folder."""
+
+
 class Diverged(RuntimeError):
     """The loss, or a parameter, is no longer finite; the entry points exit with code 3."""

@@ -10,7 +10,12 @@ from memjax.config import default_config
 from memjax.errors import InputError
 
 
-def _is_quick(variant: str | None) -> bool:
+def is_quick(variant: str | None) -> bool:
+    """Returns whether a variant is the quick one.
+
+    Raises:
+      InputError: if it is neither "" nor "quick".
+    """
     if variant not in (None, "", "quick"):
         raise InputError(f"config variant {variant!r}: must be empty or 'quick'")
     return variant == "quick"
@@ -22,17 +27,24 @@ def corrupted(config: ml_collections.ConfigDict, kind: str) -> ml_collections.Co
     return config
 
 
+def save_ends_only(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns the config with checkpoints of the first and the last step alone, for sweeps."""
+    config.checkpoint.powers_of_two = False
+    config.checkpoint.every_epochs = 0
+    return config
+
+
 def digits_mlp(variant: str | None = "") -> ml_collections.ConfigDict:
     """Returns an MLP on scikit-learn's 8x8 digits: embedded data, seconds on a laptop."""
     config = default_config()
     config.dataset.source = "digits"
     config.dataset.name = "digits"
     config.model.name = "mlp"
-    config.model.widths = (128, 128) if _is_quick(variant) else (512, 512)
+    config.model.widths = (128, 128) if is_quick(variant) else (512, 512)
     config.optimizer.learning_rate = 0.05
     config.optimizer.momentum = 0.9
     config.train.batch_size = 64
-    config.train.num_epochs = 20 if _is_quick(variant) else 150
+    config.train.num_epochs = 20 if is_quick(variant) else 150
     config.train.stop_at_train_accuracy = 1.0
     config.checkpoint.every_epochs = 10
     return config
@@ -48,7 +60,7 @@ def mnist_mlp(variant: str | None = "") -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 0.01
     config.train.num_epochs = 1000
     config.train.stop_at_train_accuracy = 1.0
-    if _is_quick(variant):
+    if is_quick(variant):
         config.dataset.num_train = 1000
         config.dataset.num_validation = 1000
         config.model.widths = (256, 256)
@@ -72,7 +84,7 @@ def cifar_cnn(variant: str | None = "") -> ml_collections.ConfigDict:
     config.optimizer.decay_factor = 0.5
     config.train.num_epochs = 100  # [not in the paper]
     config.train.stop_at_train_accuracy = 1.0
-    if _is_quick(variant):
+    if is_quick(variant):
         config.dataset.num_train = 1000
         config.dataset.num_validation = 500
         config.model.width_factor = 0.125

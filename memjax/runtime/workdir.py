@@ -4,18 +4,20 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from etils import epath
 
-from memjax.errors import InputError
+from memjax.errors import InputError, InUse
 
 CONTENTS = (
     "config.json",
     "examples.parquet",
     "metrics.jsonl",
     "summary.json",
+    "failure.json",
     "checkpoints",
     "analysis",
     "figures",
@@ -41,7 +43,8 @@ def write_atomically(path: epath.PathLike, write: Callable[[Any], None]) -> None
     if is_remote(path):
         write(path)
         return
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    # Processes of different machines, or containers, can have the same number.
+    temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         write(temporary)
         with open(temporary, "rb") as file:
@@ -118,7 +121,8 @@ def claim(workdir: epath.Path) -> Iterator[None]:
     """Holds the folder for this process alone; the system lets go of it however the process ends.
 
     Raises:
-      InputError: if the folder cannot be made or written, or another process holds it.
+      InputError: if the folder cannot be made or written.
+      InUse: if another process holds it.
     """
     if is_remote(workdir):
         yield
@@ -132,7 +136,7 @@ def claim(workdir: epath.Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"--workdir={workdir}: another process is at work in it") from None
+            raise InUse(f"--workdir={workdir}: another process is at work in it") from None
         yield
 
 

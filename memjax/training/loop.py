@@ -93,6 +93,43 @@ def reached_accuracy(setup: Setup, row: dict[str, Any]) -> bool:
     return wanted > 0 and bool(np.min(row["train_accuracy"]) >= wanted)
 
 
+def metrics_by_member(found: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Returns what is logged, each float64 [members], from the evaluations of the splits.
+
+    Args:
+      found: by split ("train", and "validation" if there is one) what
+        `make_evaluation_program` gives.
+    """
+    values = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
+    train = values["train"]
+    nothing = np.full_like(train["loss"], np.nan)
+    validation = values.get("validation", {"loss": nothing, "accuracy": nothing})
+    return {
+        "train_loss": train["loss"],
+        "train_accuracy": train["accuracy"],
+        "validation_loss": validation["loss"],
+        "validation_accuracy": validation["accuracy"],
+        "clean_accuracy": train["clean_accuracy"],
+        "corrupted_accuracy": train["corrupted_accuracy"],
+    }
+
+
+def divergence(first_bad: np.ndarray) -> str:
+    """Returns in words where a loss was not finite first; empty if all were.
+
+    Args:
+      first_bad: int [members], the first such step, -1 for none.
+    """
+    if (first_bad < 0).all():
+        return ""
+    step = first_bad[first_bad >= 0].min()
+    member = int(np.flatnonzero(first_bad == step)[0])
+    return (
+        f"loss not finite at step {step}, member {member}; the last good checkpoint "
+        f"is kept (try a smaller config.optimizer.learning_rate)"
+    )
+
+
 def _stored(split: Split | Examples) -> DeviceData:
     return DeviceData(jnp.asarray(split.images), jnp.asarray(split.labels))
 
@@ -176,13 +213,9 @@ class _Run:
         return states, step + size
 
     def _check_finite(self, first_bad: np.ndarray) -> None:
-        if (first_bad >= 0).any():
-            step = first_bad[first_bad >= 0].min()
-            member = int(np.flatnonzero(first_bad == step)[0])
-            raise Diverged(
-                f"loss not finite at step {step}, member {member}; the last good checkpoint "
-                f"is kept (try a smaller config.optimizer.learning_rate)"
-            )
+        found = divergence(first_bad)
+        if found:
+            raise Diverged(found)
 
     def _event(self, states: TrainState, step: int) -> bool:
         """Logs and saves what is due at this step; returns whether the run ends here."""
@@ -202,18 +235,7 @@ class _Run:
         found = {"train": self.evaluate(states.params, *self.training)}
         if self.validation:
             found["validation"] = self.evaluate(states.params, *self.validation)
-        values = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
-        train_values = values["train"]
-        nothing = np.full(self.setup.config.ensemble.size, np.nan)
-        validation_values = values.get("validation", {"loss": nothing, "accuracy": nothing})
-        row = {
-            "train_loss": train_values["loss"],
-            "train_accuracy": train_values["accuracy"],
-            "validation_loss": validation_values["loss"],
-            "validation_accuracy": validation_values["accuracy"],
-            "clean_accuracy": train_values["clean_accuracy"],
-            "corrupted_accuracy": train_values["corrupted_accuracy"],
-        }
+        row = metrics_by_member(found)
         if not np.isfinite(row["train_loss"]).all():
             bad = np.where(np.isfinite(row["train_loss"]), -1, step)
             self._check_finite(bad)

@@ -1,8 +1,10 @@
 """Optimisers and schedules from optax, by the names of the config."""
 
+import jax
 import optax
 
 from memjax import config as config_lib
+from memjax.training.regularizers import is_off
 
 
 def make_schedule(config: config_lib.Optimizer, steps_per_epoch: int, num_epochs: int):
@@ -43,12 +45,16 @@ def make_schedule(config: config_lib.Optimizer, steps_per_epoch: int, num_epochs
 
 
 def make_optimizer(
-    config: config_lib.Optimizer, weight_decay: float, steps_per_epoch: int, num_epochs: int
+    config: config_lib.Optimizer,
+    weight_decay: float | jax.Array,
+    steps_per_epoch: int,
+    num_epochs: int,
 ) -> optax.GradientTransformation:
     """Returns the gradient transformation of a run.
 
     `weight_decay` adds its multiple of every parameter to the gradient (an L2 penalty of half
-    that strength); for adamw it is optax's decoupled decay.
+    that strength); for adamw it is optax's decoupled decay. It and `config.learning_rate` may be
+    traced scalars.
     """
     learning_rate = make_schedule(config, steps_per_epoch, num_epochs)
     if config.schedule == "constant" and not config.warmup_epochs:
@@ -64,6 +70,6 @@ def make_optimizer(
         )
     else:
         optimizer = getattr(optax, config.name)(learning_rate)
-    if weight_decay:
+    if not is_off(weight_decay):
         return optax.chain(optax.add_decayed_weights(weight_decay), optimizer)
     return optimizer

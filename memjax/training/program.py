@@ -51,30 +51,11 @@ def make_train_program(
     train_step = make_train_step(network, optimizer)
 
     def train_member(state, seed, subset, data, start, num_steps):
-        keys = member_keys(seed)
+        def examples_at(rows):
+            index = subset[split_batch(mesh, rows)]
+            return data.images[index], data.labels[index]
 
-        def body(offset, carry):
-            state, order, first_bad = carry
-            epoch, position = jnp.divmod(start + offset, batches.steps_per_epoch)
-            order = jax.lax.cond(
-                (position == 0) | (offset == 0),
-                lambda: epoch_order(keys.order, epoch, batches.num_examples),
-                lambda: order,
-            )
-            rows, mask = split_batch(mesh, batch_rows(order, position, batches))
-            index = subset[rows]
-            batch = Batch(
-                data.images[index], data.labels[index], mask if batches.has_padding else None
-            )
-            step_key = jax.random.fold_in(keys.noise, start + offset)
-            state, metrics = train_step(state, batch, step_key)
-            is_bad = (first_bad < 0) & ~jnp.isfinite(metrics["loss"])
-            return state, order, jnp.where(is_bad, start + offset, first_bad)
-
-        no_order = jnp.zeros(batches.num_examples, jnp.int32)
-        carry = state, no_order, jnp.int32(-1)
-        state, _, first_bad = jax.lax.fori_loop(0, num_steps, body, carry)
-        return state, first_bad
+        return train_steps(train_step, examples_at, batches, state, seed, start, num_steps)
 
     def train_members(states, seeds, subsets, data, start, num_steps):
         def one(state, seed, subset):
@@ -83,6 +64,54 @@ def make_train_program(
         return map_members(one, members_per_chunk, states, seeds, subsets)
 
     return jax.jit(shard_members(train_members, mesh, num_mapped=3), donate_argnums=0)
+
+
+def train_steps(
+    train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+    examples_at: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    batches: Batches,
+    state: TrainState,
+    seed: jax.Array,
+    start: jax.Array,
+    num_steps: jax.Array,
+) -> tuple[TrainState, jax.Array]:
+    """Trains one member for a number of steps.
+
+    Args:
+      train_step: from `make_train_step`.
+      examples_at: from int32 [batch], positions among the member's examples, to their
+        (images [batch ...], labels [batch]).
+      batches: the cut of an epoch.
+      state: TrainState of the member.
+      seed: its seed, which fixes the order of the examples and the noise of every step.
+      start: the step to begin with.
+      num_steps: how many.
+
+    Returns:
+      The state after them, and int32, the first step whose loss was not finite (-1: none).
+    """
+    keys = member_keys(seed)
+
+    def body(offset, carry):
+        state, order, first_bad = carry
+        epoch, position = jnp.divmod(start + offset, batches.steps_per_epoch)
+        order = jax.lax.cond(
+            (position == 0) | (offset == 0),
+            lambda: epoch_order(keys.order, epoch, batches.num_examples),
+            lambda: order,
+        )
+        rows, mask = batch_rows(order, position, batches)
+        images, labels = examples_at(rows)
+        batch = Batch(images, labels, mask if batches.has_padding else None)
+        step_key = jax.random.fold_in(keys.noise, start + offset)
+        state, metrics = train_step(state, batch, step_key)
+        is_bad = (first_bad < 0) & ~jnp.isfinite(metrics["loss"])
+        return state, order, jnp.where(is_bad, start + offset, first_bad)
+
+    no_order = jnp.zeros(batches.num_examples, jnp.int32)
+    carry = state, no_order, jnp.int32(-1)
+    state, _, first_bad = jax.lax.fori_loop(0, num_steps, body, carry)
+    return state, first_bad
 
 
 def make_evaluation_program(

@@ -32,11 +32,11 @@ class Regularizers:
 
     def uses_hidden(self) -> bool:
         """Whether the model itself has something to do: hidden dropout or noise not surely 0."""
-        return not (_is_off(self.dropout) and _is_off(self.hidden_noise))
+        return not (is_off(self.dropout) and is_off(self.hidden_noise))
 
 
-def _is_off(strength) -> bool:
-    """True for the Python number 0 only: a traced 0 keeps its operations."""
+def is_off(strength) -> bool:
+    """Returns whether a strength is the Python number 0: a traced 0 keeps its operations."""
     return isinstance(strength, int | float) and strength == 0
 
 
@@ -58,7 +58,7 @@ def dropout(key: jax.Array | None, x: jax.Array, rate: float | jax.Array) -> jax
         >>> bool(jnp.all(jnp.isin(dropout(jax.random.key(0), x, 0.5), jnp.array([0.0, 2.0]))))
         True
     """
-    if _is_off(rate):
+    if is_off(rate):
         return x
     keep = 1 - jnp.asarray(rate, x.dtype)
     # uniform < keep rather than jax.random.bernoulli: the same draw for a float and a traced rate,
@@ -82,7 +82,7 @@ def gaussian_noise(key: jax.Array | None, x: jax.Array, std: float | jax.Array) 
         >>> gaussian_noise(jax.random.key(0), jnp.zeros(3), 0.1).shape
         (3,)
     """
-    if _is_off(std):
+    if is_off(std):
         return x
     noise = jax.random.normal(_required(key, "gaussian_noise"), x.shape, x.dtype)
     return x + jnp.asarray(std, x.dtype) * noise
@@ -130,9 +130,9 @@ def apply_hidden_regularizers(
     """
     if not train:
         return activations
-    if not _is_off(regularizers.dropout):
+    if not is_off(regularizers.dropout):
         activations = dropout(module.make_rng("dropout"), activations, regularizers.dropout)
-    if not _is_off(regularizers.hidden_noise):
+    if not is_off(regularizers.hidden_noise):
         key = module.make_rng("noise")
         activations = gaussian_noise(key, activations, regularizers.hidden_noise)
     return activations

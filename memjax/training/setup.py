@@ -20,7 +20,7 @@ from memjax.training.members import map_members, shard_members
 from memjax.training.optimizers import make_optimizer
 from memjax.training.regularizers import Regularizers
 from memjax.training.state import TrainState, init_state, member_subset
-from memjax.training.step import Network
+from memjax.training.step import Adversarial, Network
 
 
 class Setup(NamedTuple):
@@ -68,22 +68,48 @@ class Setup(NamedTuple):
         return sum(leaf.size for leaf in jax.tree.leaves(one.params["params"]))
 
 
-def prepare(config: Config) -> Setup:
+def prepare(config: Config, dataset: Dataset | None = None) -> Setup:
     """Loads, corrupts and builds what the config says.
+
+    Args:
+      config: checked.
+      dataset: what `load_dataset(config.dataset)` gives, if it is at hand.
 
     Raises:
       InputError: for whatever can only be checked once the data are there.
     """
-    dataset = load_dataset(config.dataset)
+    if dataset is None:
+        dataset = load_dataset(config.dataset)
     examples = corrupt_examples(config.corruption, dataset)
-    num_examples = len(examples.labels)
-    subset_size = max(1, round(config.ensemble.subset_fraction * num_examples))
-    if config.train.batch_size > subset_size:
+    subset_size = member_size(config, len(examples.labels))
+    mean, std = moments(dataset.train.images, config.dataset.standardize)
+    network = make_network(config, examples.num_classes, mean, std)
+    mesh = make_mesh(config.ensemble.size, config.run.num_devices, config.run.member_devices)
+    batches = make_batches(subset_size, config.train.batch_size, data_devices(mesh))
+    optimizer = make_optimizer_of(config, batches)
+    setup = Setup(config, dataset, examples, network, optimizer, batches, mesh, 1)
+    size, platform = config.ensemble.size, mesh.devices.flat[0].platform
+    chunk = config.run.members_per_chunk or members_per_chunk(setup.num_params, size, platform)
+    return setup._replace(members_per_chunk=chunk)
+
+
+def member_size(config: Config, num_examples: int) -> int:
+    """Returns how many of the examples a member trains on.
+
+    Raises:
+      InputError: if they are fewer than a batch.
+    """
+    size = max(1, round(config.ensemble.subset_fraction * num_examples))
+    if config.train.batch_size > size:
         raise InputError(
-            f"config.train.batch_size={config.train.batch_size}: must be at most {subset_size}, "
+            f"config.train.batch_size={config.train.batch_size}: must be at most {size}, "
             "the number of training examples"
         )
-    mean, std = moments(dataset.train.images, config.dataset.standardize)
+    return size
+
+
+def make_network(config: Config, num_classes: int, mean: Any, std: Any) -> Network:
+    """Returns the network of a config; its regularisers' strengths may be traced scalars."""
     strengths = config.regularizer
     regularizers = Regularizers(
         dropout=strengths.dropout,
@@ -91,27 +117,33 @@ def prepare(config: Config) -> Setup:
         input_noise=strengths.input_noise,
         hidden_noise=strengths.hidden_noise,
     )
-    model = build_model(
-        config.model.name, examples.num_classes, regularizers, **config.model.fields
+    adversarial = Adversarial(
+        strengths.adversarial_weight, strengths.adversarial_radius, strengths.adversarial_steps
     )
+    model = build_model(config.model.name, num_classes, regularizers, **config.model.fields)
     dtype = jnp.dtype(config.train.compute_dtype)
-    mesh = make_mesh(config.ensemble.size, config.run.num_devices, config.run.member_devices)
-    batches = make_batches(subset_size, config.train.batch_size, data_devices(mesh))
-    optimizer = make_optimizer(
-        config.optimizer, strengths.weight_decay, batches.steps_per_epoch, config.train.num_epochs
-    )
-    network = Network(model, mean, std, regularizers, dtype)
-    setup = Setup(config, dataset, examples, network, optimizer, batches, mesh, 1)
-    return setup._replace(
-        members_per_chunk=config.run.members_per_chunk or _members_per_chunk(setup)
+    return Network(model, mean, std, regularizers, dtype, adversarial)
+
+
+def make_optimizer_of(config: Config, batches: Batches) -> optax.GradientTransformation:
+    """Returns the optimiser of a config; learning rate and decay may be traced scalars."""
+    return make_optimizer(
+        config.optimizer,
+        config.regularizer.weight_decay,
+        batches.steps_per_epoch,
+        config.train.num_epochs,
     )
 
 
-def _members_per_chunk(setup: Setup) -> int:
-    """A CPU trains wide members one after the other and narrow ones side by side."""
-    if setup.mesh.devices.flat[0].platform != "cpu":
-        return setup.config.ensemble.size
-    return max(1, min(setup.config.ensemble.size, 50_000 // setup.num_params))
+def members_per_chunk(num_params: int, num_members: int, platform: str) -> int:
+    """Returns how many members run side by side on a device.
+
+    A CPU trains wide members one after the other and narrow ones side by side; other devices
+    train all at once. benchmarks/sweeps.py measures it.
+    """
+    if platform != "cpu":
+        return num_members
+    return max(1, min(num_members, 50_000 // num_params))
 
 
 def _init_one(setup: Setup, seed: Any) -> TrainState:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from memjax.analysis.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
-from memjax.training.regularizers import Regularizers, apply_input_regularizers
+from memjax.training.regularizers import Regularizers, apply_input_regularizers, is_off
 from memjax.training.state import TrainState
 
 
@@ -27,6 +28,20 @@ class Batch(NamedTuple):
     mask: jax.Array | None = None
 
 
+class Adversarial(NamedTuple):
+    """Adversarial training on LASS samples (the paper's figure 10); off by default.
+
+    Attributes:
+      weight: the loss is (1 - weight) clean + weight adversarial; the Python number 0 costs nothing.
+      radius: max-norm, in [0, 1] pixel units.
+      num_steps: of the search, static.
+    """
+
+    weight: Any = 0.0
+    radius: Any = 0.0
+    num_steps: int = 1
+
+
 class Network(NamedTuple):
     """A model and what stands between it and stored pixels.
 
@@ -36,6 +51,7 @@ class Network(NamedTuple):
       std: the pixels are divided by it, likewise.
       regularizers: strengths; the model has its own copy of the hidden ones.
       compute_dtype: of the forward and backward pass; parameters stay float32.
+      adversarial: training on LASS samples as well.
     """
 
     model: nn.Module
@@ -43,6 +59,7 @@ class Network(NamedTuple):
     std: Any = 1.0
     regularizers: Regularizers = Regularizers()
     compute_dtype: Any = jnp.float32
+    adversarial: Adversarial = Adversarial()
 
 
 def unit_pixels(images: jax.Array) -> jax.Array:
@@ -90,6 +107,9 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     metrics: {"loss": mean over the real examples, before the update, in training mode}.
     """
 
+    logits_fn = make_logits_fn(network)
+    adversarial = network.adversarial
+
     def forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
         input_key, dropout_key, noise_key = jax.random.split(key, 3)
         images = standardize(network, unit_pixels(batch.images))
@@ -110,10 +130,24 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
             return jnp.mean(losses), changed
         return jnp.sum(losses, where=batch.mask) / jnp.sum(batch.mask), changed
 
+    def mixed_forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
+        # The clean pass has the key of a step without adversarial training, and alone updates
+        # the running statistics.
+        loss, changed = forward(trained, frozen, batch, key)
+        if is_off(adversarial.weight):
+            return loss, changed
+        search_key, pass_key = jax.random.split(jax.random.fold_in(key, 3))
+        samples = lass_samples(
+            search_key, logits_fn, {"params": trained, **frozen}, unit_pixels(batch.images),
+            adversarial.radius, adversarial.num_steps,
+        )  # fmt: skip
+        sample_loss, _ = forward(trained, frozen, batch._replace(images=samples), pass_key)
+        return (1 - adversarial.weight) * loss + adversarial.weight * sample_loss, changed
+
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
         trained = state.params["params"]
         frozen = {k: v for k, v in state.params.items() if k != "params"}
-        (loss, changed), grads = jax.value_and_grad(forward, has_aux=True)(
+        (loss, changed), grads = jax.value_and_grad(mixed_forward, has_aux=True)(
             trained, frozen, batch, key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
