@@ -27,6 +27,23 @@ def corrupted(config: ml_collections.ConfigDict, kind: str) -> ml_collections.Co
     return config
 
 
+NOISE_KINDS = {"randX": "random_inputs", "randY": "random_labels", "removed": "removed"}
+
+
+def noise(config: ml_collections.ConfigDict, kind: str, level: float) -> ml_collections.ConfigDict:
+    """Returns the config with a share of its training examples made noise, or left out.
+
+    Args:
+      config: changed in place.
+      kind: 'real' (nothing is changed), or one of `NOISE_KINDS`.
+      level: the share, 0 to 1; 0 is real data, whatever the kind.
+    """
+    if kind != "real" and level > 0:
+        config.corruption.kind = NOISE_KINDS[kind]
+        config.corruption.fraction = level
+    return config
+
+
 def save_ends_only(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Returns the config with checkpoints of the first and the last step alone, for sweeps."""
     config.checkpoint.powers_of_two = False
