@@ -21,6 +21,7 @@ flags.DEFINE_string("workdir", None, "The folder of the sweep; made if it is not
 flags.DEFINE_bool("dry_run", False, "Show points, groups and costs, train nothing.")
 flags.DEFINE_integer("task_index", 0, "Which share of the sweep this process trains, from 0.")
 flags.DEFINE_integer("num_tasks", 1, "How many shares there are.")
+flags.DEFINE_string("data_dir", None, "Where tfds keeps its data, for every point.")
 flags.DEFINE_bool("retry_failed", False, "Train failed points anew.")
 flags.DEFINE_bool("list_sweeps", False, "List the sweeps that memjax ships, and stop.")
 FLAGS = flags.FLAGS
@@ -79,7 +80,7 @@ def main() -> None:
 
     from memjax.sweeps.points import load_sweep
 
-    sweep = load_sweep(path, shipped)
+    sweep = load_sweep(path, shipped, FLAGS.data_dir)
 
     from etils import epath
 

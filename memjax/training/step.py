@@ -32,7 +32,7 @@ class Adversarial(NamedTuple):
     """Adversarial training on LASS samples (the paper's figure 10); off by default.
 
     Attributes:
-      weight: the loss is (1 - weight) clean + weight adversarial; the Python number 0 costs nothing.
+      weight: the loss is (1 - weight) clean + weight adversarial; the Python number 0 is free.
       radius: max-norm, in [0, 1] pixel units.
       num_steps: of the search, static.
     """
