@@ -1,0 +1,152 @@
+"""A hundred runs in one program against a torch loop over them, and how many to run side by side.
+
+    pip install . && pip install torch==2.13.0     # torch only for the peer's rows
+    python benchmarks/sweeps.py                    # one to two minutes on 2 cores
+
+100 members (seeds 0 to 99) x 1 epoch of an MLP on 1000 of scikit-learn's digits, batch 64, SGD with
+momentum .9. Both sides start from the same parameters and see the same batches in the same order;
+their parameters are compared after the first epoch, before anything is timed. Ratios are medians of
+pairs, ours and torch's in turn. The other rows justify `memjax.training.setup.members_per_chunk`:
+milliseconds a run for several numbers of members side by side (vmap), chunks one after the other.
+"""
+
+import argparse
+import importlib.util
+import time
+
+import jax
+import numpy as np
+from etils import epath
+
+from memjax import presets
+from memjax.config import resolve
+from memjax.data.batching import epoch_order
+from memjax.sweeps.grouping import Group
+from memjax.sweeps.members import places_of
+from memjax.sweeps.training import GroupRun, PointRun, chunk_size
+from memjax.training.setup import prepare
+from memjax.training.state import member_keys
+
+MEMBERS = 100
+TARGETS = {512: "at least 1.6", 16: "at least 12"}
+
+
+def group_of(width, members_per_chunk=0):
+    """Returns the group on the device, its members at step 0, and their common setup."""
+    config = presets.digits_mlp()
+    config.model.widths = (width, width)
+    config.dataset.num_train = 1000
+    config.dataset.num_validation = 0
+    config.ensemble.size = MEMBERS
+    config.run.num_devices = 1
+    config.run.members_per_chunk = members_per_chunk
+    setup = prepare(resolve(config))
+    run = GroupRun(Group((0,), ()), [PointRun("all", epath.Path("unused"), setup, 0)])
+    run.init_states()
+    return run, setup
+
+
+def torch_loop(setup, params):
+    """Returns a function that trains every member for one epoch, and the members' networks."""
+    import torch
+
+    width = setup.config.model.fields["widths"][0]
+    images = torch.from_numpy(setup.examples.images.reshape(1000, -1))
+    images = (images - float(setup.network.mean)) / float(setup.network.std)
+    labels = torch.from_numpy(setup.examples.labels).long()
+    networks, optimizers, orders = [], [], []
+    for member in range(MEMBERS):
+        layers = [torch.nn.Linear(64, width), torch.nn.ReLU(), torch.nn.Linear(width, width)]
+        network = torch.nn.Sequential(*layers, torch.nn.ReLU(), torch.nn.Linear(width, 10))
+        with torch.no_grad():
+            for place, name in zip((0, 2, 4), sorted(params), strict=True):
+                network[place].weight.copy_(torch.tensor(params[name]["kernel"][member].T))
+                network[place].bias.copy_(torch.tensor(params[name]["bias"][member]))
+        networks.append(network)
+        rate = setup.config.optimizer.learning_rate
+        optimizers.append(torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9))
+        order = np.asarray(epoch_order(member_keys(member).order, 0, 1000))
+        orders.append(torch.tensor(order.copy()).long())
+    loss_fn = torch.nn.CrossEntropyLoss()
+
+    def run():
+        for network, optimizer, order in zip(networks, optimizers, orders, strict=True):
+            for rows in order.split(64):
+                optimizer.zero_grad()
+                loss_fn(network(images[rows]), labels[rows]).backward()
+                optimizer.step()
+
+    return run, networks
+
+
+def seconds(run):
+    """Returns how long one call takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def check(group, networks):
+    """Fails unless both sides have the same parameters after their first epoch."""
+    kernels = np.asarray(group.states.params["params"]["Dense_1"]["kernel"])
+    for member in (0, MEMBERS - 1):
+        place = int(np.flatnonzero(group.arrangement == member)[0])
+        other = networks[member][2].weight.detach().numpy().T
+        np.testing.assert_allclose(kernels[place], other, rtol=1e-3, atol=1e-4)
+
+
+def compare(width, rounds):
+    """Prints the row of one width against torch."""
+    group, setup = group_of(width)
+    params = jax.tree.map(np.asarray, group.states.params["params"])
+    steps = setup.batches.steps_per_epoch
+    order = places_of(group.arrangement, range(MEMBERS))
+    peer, networks = torch_loop(setup, jax.tree.map(lambda leaf: leaf[order], params))
+    group.train(0, steps)
+    peer()
+    check(group, networks)
+    pairs = [(seconds(lambda: group.train(0, steps)), seconds(peer)) for _ in range(rounds)]
+    ours, theirs = np.median(np.array(pairs), axis=0) / MEMBERS * 1000
+    ratio = np.median([theirs / ours for ours, theirs in pairs])
+    print(
+        f"{f'{width}-{width}, chunk {group.chunk}':<26}{ours:>9.2f}{theirs:>10.2f}"
+        f"{ratio:>14.2f}  {TARGETS[width]}",
+        flush=True,
+    )
+
+
+def chunks(width, sizes, rounds):
+    """Prints milliseconds a run for several chunk sizes, measured in turn."""
+    groups = {size: group_of(width, size)[0] for size in sizes}
+    steps = 16
+    for group in groups.values():
+        group.train(0, steps)
+    times = {size: [] for size in sizes}
+    for _ in range(rounds):
+        for size, group in groups.items():
+            times[size].append(seconds(lambda group=group: group.train(0, steps)))
+    params = group.setup.num_params
+    rule = chunk_size(params, MEMBERS, jax.devices()[0].platform)
+    words = "  ".join(f"{k}: {np.median(v) / MEMBERS * 1000:.2f}" for k, v in times.items())
+    print(f"{width}-{width} ({params:,} parameters), ms a run by chunk: {words}  rule: {rule}")
+
+
+def main():
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    print(
+        f"{'100 members x 1 epoch':<26}{'ours ms':>9}{'torch ms':>10}{'times faster':>14}  target"
+    )
+    if importlib.util.find_spec("torch") is None:
+        print("torch is not installed: its rows are left out")
+    else:
+        for width in (512, 16):
+            compare(width, rounds)
+    for width, sizes in ((512, (1, 10)), (64, (1, 5, 25)), (16, (1, 10, 25, 100))):
+        chunks(width, sizes, rounds)
+
+
+if __name__ == "__main__":
+    main()
