@@ -235,7 +235,7 @@ class _Run:
         found = {"train": self.evaluate(states.params, *self.training)}
         if self.validation:
             found["validation"] = self.evaluate(states.params, *self.validation)
-        row = metrics_by_member(found)
+        row: dict[str, Any] = dict(metrics_by_member(found))
         if not np.isfinite(row["train_loss"]).all():
             bad = np.where(np.isfinite(row["train_loss"]), -1, step)
             self._check_finite(bad)
