@@ -1,0 +1,67 @@
+"""Can regularisers stop memorization? (Figures 10 and 11.) Six techniques on real CIFAR-10 and randY.
+
+The ranges are the paper's; which values between them, it does not say [not in the paper].
+"""
+
+from memjax import presets
+from memjax.experiments.context import Context
+from memjax.sweeps.figures import last_rows
+from memjax.sweeps.points import Point
+
+STRENGTHS = {
+    "dropout": ("dropout", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
+    "input dropout": ("input_dropout", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
+    "input noise": ("input_noise", (0.1, 0.2, 0.5, 1.0, 2.0, 3.5, 5.0)),
+    "hidden noise": ("hidden_noise", (0.01, 0.03, 0.05, 0.1, 0.2, 0.3)),
+    "weight decay": ("weight_decay", (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)),
+    "dropout + adversarial": ("dropout", (0.03, 0.1, 0.3, 0.5)),
+}
+ADVERSARIAL_WEIGHTS = (0.2, 0.45, 0.7)
+
+
+def _settings(quick):
+    yield "none", "dropout", 0.0, 0.0
+    for technique, (field, strengths) in STRENGTHS.items():
+        weights = ADVERSARIAL_WEIGHTS if technique == "dropout + adversarial" else (0.0,)
+        chosen = strengths[len(strengths) // 2 :: 4] if quick else strengths
+        for weight in weights[:1] if quick else weights:
+            for strength in chosen:
+                yield technique, field, strength, weight
+
+
+def get_points(variant=""):
+    quick = presets.is_quick(variant)
+    for data in ("real", "randY"):
+        for technique, field, strength, weight in _settings(quick):
+            for seed in range(1 if quick else 3):
+                config = presets.noise(presets.cifar_cnn(variant), data, 1.0)
+                config.regularizer[field] = strength
+                config.regularizer.adversarial_weight = weight
+                config.seed = config.corruption.seed = seed
+                if quick:
+                    config.dataset.num_train = 256
+                    config.dataset.num_validation = 256
+                    config.train.num_epochs = 3
+                presets.save_ends_only(config)
+                factors = {
+                    "technique": technique,
+                    "strength": strength,
+                    "adversarial_weight": weight,
+                    "data": data,
+                    "seed": seed,
+                }
+                words = technique.replace(" + ", "+").replace(" ", "_")
+                name = f"{data}_{words}_{strength:g}_weight_{weight:g}_seed_{seed}"
+                yield Point(name, factors, config)
+
+
+def get_tables(results):
+    """The tables of figures 10 and 11."""
+    setting = ["technique", "strength", "adversarial_weight", "data", "seed"]
+    setup = f"The paper's CNN on CIFAR-10, {int(results['epoch'].max())} epochs at most"
+    whole = results["epoch"].max() >= 100
+    context = Context("paper" if whole else "smoke", setup)
+    last = last_rows(results)[[*setting, "train_accuracy", "best_validation_accuracy"]]
+    plain = results[(results["failure"] == "") & (results["adversarial_weight"] == 0)]
+    columns = ["technique", "strength", "data", "seed", "epoch", "train_loss"]
+    return {"figure10": (last, context), "figure11": (plain[columns], context)}

@@ -1,0 +1,154 @@
+"""A sweep file: a function `get_points(variant)` that yields named configs; read and checked."""
+
+import dataclasses
+import importlib.util
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from memjax.config import Config, nearest, resolve
+from memjax.errors import InputError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
+
+
+class Point(NamedTuple):
+    """One run of a sweep, as a sweep file yields it.
+
+    Attributes:
+      name: of its folder and its rows; letters, digits and `_ . = + -`.
+      factors: what this point is among the others: {"width": 64, "level": 0.5}. The same names at
+        every point; they become columns of the table.
+      config: whole.
+    """
+
+    name: str
+    factors: Mapping[str, Any]
+    config: ml_collections.ConfigDict
+
+
+class Sweep(NamedTuple):
+    """A sweep file that was read, every point checked.
+
+    Attributes:
+      points: as the file yields them.
+      configs: of the points, checked and frozen.
+      get_tables: from the table of results to tables of `memjax.experiments` by experiment.
+    """
+
+    points: tuple[Point, ...]
+    configs: tuple[Config, ...]
+    get_tables: Callable[..., Mapping[str, Any]] | None = None
+
+
+def load_sweep(path: str, shipped: pathlib.Path, data_dir: str | None = None) -> Sweep:
+    """Reads a sweep file.
+
+    The file defines `get_points(variant)`, and may define `get_tables(results)`: from the table of
+    results to a dict {name of an experiment: its table}, which are saved and drawn.
+
+    Args:
+      path: FILE.py or FILE.py:VARIANT.
+      shipped: where files of that name are looked for that are not at the path.
+      data_dir: in place of every point's `dataset.data_dir`.
+
+    Returns:
+      The checked sweep.
+
+    Raises:
+      InputError: if there is no such file, it fails, or a point is not sound.
+    """
+    name, _, variant = path.partition(":")
+    module = _import(_find(name, shipped))
+    get_points = getattr(module, "get_points", None)
+    if not callable(get_points):
+        raise InputError(f"--sweep={path}: must define a function get_points(variant)")
+    try:
+        points = tuple(get_points(variant))
+    except InputError:
+        raise
+    except Exception as error:  # the file is the user's code
+        words = _first_line(error)
+        raise InputError(f"--sweep={path}: get_points failed: {words}") from error
+    configs = check_points(points, path)
+    if data_dir is not None:
+        configs = tuple(
+            dataclasses.replace(
+                config, dataset=dataclasses.replace(config.dataset, data_dir=data_dir)
+            )
+            for config in configs
+        )
+    return Sweep(points, configs, getattr(module, "get_tables", None))
+
+
+def check_points(points: tuple[Point, ...], path: str) -> tuple[Config, ...]:
+    """Returns the checked configs of all points.
+
+    Raises:
+      InputError: if there are none, two have one name, factors differ in their names, or a config
+        is not sound; it names the point.
+
+    Example:
+      >>> from memjax.config import default_config
+      >>> check_points((Point("a", {}, default_config()),), "sweep.py")[0].seed
+      0
+    """
+    if not points:
+        raise InputError(f"--sweep={path}: yields no points")
+    names: set[str] = set()
+    configs = []
+    for point in points:
+        if not isinstance(point, Point):
+            raise InputError(f"--sweep={path}: yields {type(point).__name__}; must be Point")
+        where = f"--sweep={path}: point {point.name!r}"
+        if not isinstance(point.name, str) or not _NAME.fullmatch(point.name):
+            raise InputError(f"{where}: a name has letters, digits and _ . = + - only")
+        if point.name in names:
+            raise InputError(f"{where}: there are two of this name")
+        names.add(point.name)
+        if set(point.factors) != set(points[0].factors):
+            raise InputError(
+                f"{where}: has factors {list(point.factors)}, point {points[0].name!r} "
+                f"{list(points[0].factors)}; must be the same"
+            )
+        for factor, value in point.factors.items():
+            if not isinstance(value, str | bool | int | float):
+                raise InputError(f"{where}: factor {factor}={value!r}: must be text or a number")
+        try:
+            configs.append(resolve(point.config))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+    return tuple(configs)
+
+
+def sweep_names(folder: pathlib.Path) -> list[str]:
+    """Returns the shipped sweep files."""
+    return sorted(p.name for p in folder.glob("*.py") if p.name != "__init__.py")
+
+
+def _find(name: str, shipped: pathlib.Path) -> pathlib.Path:
+    for candidate in (pathlib.Path(name), shipped / pathlib.Path(name).name):
+        if candidate.is_file() and candidate.suffix == ".py":
+            return candidate
+    known = [f"configs/sweeps/{found}" for found in sweep_names(shipped)]
+    raise InputError(f"--sweep={name}: no such sweep file; {nearest(name, known)}")
+
+
+def _import(path: pathlib.Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"memjax_sweep_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file is the user's code
+        raise InputError(f"--sweep={path}: {_first_line(error)}") from error
+    return module
+
+
+def _first_line(error: Exception) -> str:
+    lines: Iterator[str] = iter(str(error).strip().splitlines())
+    return f"{type(error).__name__}: {next(lines, '')}"
