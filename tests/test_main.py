@@ -128,7 +128,7 @@ def test_sigterm_saves_and_exits_143_and_the_rest_is_exact(undisturbed, tmp_path
 
 def test_two_runs_on_one_folder_are_refused(tmp_path):
     workdir = tmp_path / "run"
-    long = ["--config.train.num_epochs=100000", "--config.train.log_every_epochs=100"]
+    long = ["--config.train.num_epochs=100000", "--config.train.stop_at_train_accuracy=0"]
     process = command_line.start("memjax.main", *SMALL, f"--workdir={workdir}", *long)
     command_line.wait_for(lambda: (workdir / "metrics.jsonl").exists(), process)
     second = main(workdir, *long)
