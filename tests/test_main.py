@@ -283,7 +283,7 @@ def test_a_pickled_npz_is_refused_and_never_loaded(tmp_path):
         (["--config.train.batch_size=500"], ["config.train.batch_size", "at most 200"]),
         (["--config.dataset.source=digit"], ["did you mean digits"]),
         (["--config.dataset.source=tfds", "--config.dataset.name=mnits"], ["mnist"]),
-        (["--config.model.name=mpl"], ["did you mean 'mlp'"]),
+        (["--config.model.name=mpl"], ["did you mean mlp?"]),
         (["--config.dataset.num_train=5000"], ["config.dataset.num_train"]),
         (["--workdri=x"], ["workdir"]),
         (["extra"], ["extra"]),
