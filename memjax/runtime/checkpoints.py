@@ -90,13 +90,13 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, read_only: bool = False):
-        options = ocp.CheckpointManagerOptions(
-            create=not read_only, cleanup_tmp_directories=not read_only, read_only=read_only
-        )
         self._directory = epath.Path(workdir).absolute() / "checkpoints"
         if read_only and not self._directory.exists():
             raise InputError(f"{self._directory}: no checkpoints here")
         with _quiet_orbax() if read_only else contextlib.nullcontext():
+            options = ocp.CheckpointManagerOptions(
+                create=not read_only, cleanup_tmp_directories=not read_only, read_only=read_only
+            )
             self._manager = ocp.CheckpointManager(
                 self._directory, options=options, item_names=("state", "metadata")
             )
