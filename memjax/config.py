@@ -307,20 +307,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
       'did you mean sgd? allowed: sgd, adam'
     """
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    guess = f"did you mean {close[0]}? " if close else ""
+    lower = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=1)
+    guess = f"did you mean {lower[close[0]]}? " if close else ""
     return f"{guess}allowed: {', '.join(known)}"
 
 
 def _check_together(config: Config) -> Config:
-    from memjax.data.corruption import CORRUPTION_KINDS
+    from memjax.data.examples import parse_kinds
 
-    for kind in config.corruption.kind.split("+"):
-        if kind not in CORRUPTION_KINDS:
-            raise InputError(
-                f"config.corruption.kind={config.corruption.kind!r}: "
-                f"{nearest(kind, CORRUPTION_KINDS)} (or several joined with +)"
-            )
+    parse_kinds(config.corruption.kind)
     if config.dataset.source == "npz" and not config.dataset.path:
         raise InputError("config.dataset.path='': source npz needs the path of a .npz file")
     if config.run.member_devices and config.ensemble.size % config.run.member_devices:

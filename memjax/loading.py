@@ -10,14 +10,13 @@ from etils import epath
 
 from memjax.config import Config, resolve, unflatten
 from memjax.errors import InputError
-from memjax.models.convolution import METHODS
 from memjax.runtime.checkpoints import Checkpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import difference, read_json
 from memjax.training.run import config_document
 from memjax.training.setup import Setup, abstract_states, member_subsets, prepare
-from memjax.training.step import Network, make_logits_fn, unit_pixels
+from memjax.training.step import for_inference, make_logits_fn, unit_pixels
 
 
 class SplitArrays(NamedTuple):
@@ -72,7 +71,7 @@ class Run:
         found = difference(document["science"], config_document(self.setup)["science"])
         if found:
             raise InputError(f"{self.workdir}: the run and its data now differ ({found})")
-        self.logits_fn = make_logits_fn(_with_lax_convolutions(self.setup.network))
+        self.logits_fn = make_logits_fn(for_inference(self.setup.network))
 
     @functools.cached_property
     def _checkpoints(self) -> Checkpoints:
@@ -171,13 +170,6 @@ class Run:
         if not path.exists():
             raise InputError(f"table {name!r}: not in {path.parent}; has: {self.tables}")
         return read_table(path)
-
-
-def _with_lax_convolutions(network: Network) -> Network:
-    """Analyses look into the computation, and know convolutions as XLA's own operation."""
-    if getattr(network.model, "method", None) not in METHODS:
-        return network
-    return network._replace(model=network.model.clone(method="lax"))
 
 
 def load_run(workdir: epath.PathLike, **overrides: Any) -> Run:

@@ -128,7 +128,7 @@ def test_sigterm_saves_and_exits_143_and_the_rest_is_exact(undisturbed, tmp_path
 
 def test_two_runs_on_one_folder_are_refused(tmp_path):
     workdir = tmp_path / "run"
-    long = ["--config.train.num_epochs=100000", "--config.train.log_every_epochs=100"]
+    long = ["--config.train.num_epochs=100000", "--config.train.stop_at_train_accuracy=0"]
     process = command_line.start("memjax.main", *SMALL, f"--workdir={workdir}", *long)
     command_line.wait_for(lambda: (workdir / "metrics.jsonl").exists(), process)
     second = main(workdir, *long)
@@ -283,7 +283,7 @@ def test_a_pickled_npz_is_refused_and_never_loaded(tmp_path):
         (["--config.train.batch_size=500"], ["config.train.batch_size", "at most 200"]),
         (["--config.dataset.source=digit"], ["did you mean digits"]),
         (["--config.dataset.source=tfds", "--config.dataset.name=mnits"], ["mnist"]),
-        (["--config.model.name=mpl"], ["did you mean 'mlp'"]),
+        (["--config.model.name=mpl"], ["did you mean mlp?"]),
         (["--config.dataset.num_train=5000"], ["config.dataset.num_train"]),
         (["--workdri=x"], ["workdir"]),
         (["extra"], ["extra"]),

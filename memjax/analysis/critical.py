@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+_PGD_STEPS = 40
+
+
 class Bounds(NamedTuple):
     """Two bounds of whether each image is critical; lower implies upper.
 
@@ -42,52 +45,68 @@ class Bounds(NamedTuple):
     upper: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("logits_fn", "sharding"))
-def _certified(logits_fn, sharding, params, problem, index):
+class _Plan(NamedTuple):
+    is_affine: bool
+    refine_up_to: int
+    max_steps: int
+    num_starts: int
+    microbatch_size: int
+
+
+@functools.partial(jax.jit, static_argnames=("logits_fn", "sharding", "refine_up_to"))
+def _certified_batch(logits_fn, sharding, refine_up_to, params, problem, index):
     """Certifies examples `index` [b], their boxes rounded outwards."""
     images, logits = search.take((problem.images, problem.logits), index, sharding)
     lower = jnp.nextafter(images - problem.radius, -jnp.inf)
     upper = jnp.nextafter(images + problem.radius, jnp.inf)
     if problem.clip is not None:
         lower, upper = jnp.maximum(lower, problem.clip[0]), jnp.minimum(upper, problem.clip[1])
-    return interval.certified(logits_fn, params, lower, upper, logits.argmax(-1))
+    labels = logits.argmax(-1)
+    return interval.certified(logits_fn, params, lower, upper, labels, refine_up_to)
 
 
-def _uncertified(logits_fn, params, problem, candidates, microbatch_size):
-    """Returns those of `candidates` (indices) that interval propagation does not certify."""
+def _certified(logits_fn, params, problem, microbatch_size, refine_up_to, is_candidate):
+    """Returns which of the candidates [n] are certified to be safe, [n]."""
+    num_examples, dtype = len(is_candidate), problem.images.dtype
+    candidates = np.flatnonzero(is_candidate).astype(np.int32)
     sharding, shards = search.slot_sharding(problem.images)
     size = search.batch_sizes(microbatch_size, shards, candidates.size)[0]
-    dtype = problem.images.dtype
     outer = np.nextafter(np.asarray(problem.radius, dtype), np.asarray(np.inf, dtype))
     problem = problem._replace(radius=outer)
-    is_safe = [
-        np.asarray(_certified(logits_fn, sharding, params, problem, index))
-        for index in search.padded_batches(candidates, problem.images.shape[0], size)
-    ]
-    return candidates[~np.concatenate([*is_safe, np.zeros(0, bool)])[: candidates.size]]
+    is_safe = np.zeros(num_examples + 1, bool)  # The last one is for padding.
+    for index in search.padded_batches(candidates, num_examples, size):
+        is_safe[index] = _certified_batch(logits_fn, sharding, refine_up_to, params, problem, index)
+    return is_safe[:num_examples]
 
 
-def _found(key, logits_fn, params, problem, is_affine, candidates, budget):
-    """Returns those of `candidates` (indices) for which one of the searches succeeds."""
-    max_steps, num_starts, microbatch_size = budget
+def _bound_one_radius(key, logits_fn, params, problem, plan, is_safe, is_found):
+    """Returns (is_safe, is_found) at the problem's radius, given both at all smaller radii."""
+    radius, dtype, num_others = problem.radius, problem.images.dtype, problem.logits.shape[1] - 1
     lass_key, pgd_key = jax.random.split(key)
-    num_others = problem.logits.shape[1] - 1
-    radius, dtype = problem.radius, problem.images.dtype
-    searches = [(key, attacks.CORNERS, (), num_others if is_affine else min(3, num_others))]
-    if not is_affine:
-        pgd_settings = attacks.pgd_settings(radius, None, 40, False, dtype)
-        searches += [
-            (lass_key, attacks.LASS, attacks.lass_settings(radius, None, None, dtype), max_steps),
-            (pgd_key, attacks.PGD, pgd_settings, 40 * num_starts),
-        ]
-    unfound = candidates
-    for search_key, attack, settings, num_steps in searches:
+    certified = functools.partial(_certified, logits_fn, params, problem, plan.microbatch_size)
+
+    def found(key, attack, settings, max_steps):
+        candidates = np.flatnonzero(~is_safe & ~is_found)
         result = search.run_attack(
-            search_key, attack, logits_fn, params, problem, settings, num_steps, unfound,
-            microbatch_size,
+            key, attack, logits_fn, params, problem, settings, max_steps, candidates,
+            plan.microbatch_size,
         )  # fmt: skip
-        unfound = unfound[~np.asarray(result.is_critical)[unfound]]
-    return np.setdiff1d(candidates, unfound, assume_unique=True)
+        return np.asarray(result.is_critical)
+
+    if plan.is_affine:  # Its corners decide it.
+        is_safe = np.zeros_like(is_safe)
+        is_found = is_found | found(key, attacks.CORNERS, (), num_others)
+        return ~is_found, is_found
+    may_be_safe = is_safe
+    is_safe = certified(0, may_be_safe)
+    is_found = is_found | found(key, attacks.CORNERS, (), min(3, num_others))
+    if plan.refine_up_to:
+        is_safe = is_safe | certified(plan.refine_up_to, may_be_safe & ~is_safe & ~is_found)
+    lass_settings = attacks.lass_settings(radius, None, None, dtype)
+    is_found = is_found | found(lass_key, attacks.LASS, lass_settings, plan.max_steps)
+    pgd_settings = attacks.pgd_settings(radius, None, _PGD_STEPS, False, dtype)
+    is_found = is_found | found(pgd_key, attacks.PGD, pgd_settings, _PGD_STEPS * plan.num_starts)
+    return is_safe, is_found
 
 
 def critical_bounds_over_radii(
@@ -99,14 +118,15 @@ def critical_bounds_over_radii(
     *,
     max_steps: int = 100,
     num_starts: int = 1,
+    refine_up_to: int = 512,
     clip: tuple[float, float] | None = None,
     microbatch_size: int = 512,
 ) -> Bounds:
     """Bounds of which images are critical, at several radii that share their work.
 
-    What is certified at a radius is safe at every smaller one, and what is found at a radius is
-    critical at every larger one, so each radius looks only at what is still open, and both bounds
-    grow with the radius. See `critical_bounds`.
+    From the smallest radius up: what was found is critical at every larger radius, and what could
+    not be certified is only searched from then on. So both bounds grow with the radius. See
+    `critical_bounds`.
 
     Args:
       key: typed key.
@@ -117,6 +137,8 @@ def critical_bounds_over_radii(
       radii: max-norm radii in any order, in the units of `images`.
       max_steps: of LASS, per example and radius.
       num_starts: of PGD, 40 steps each.
+      refine_up_to: ReLU layers of at most so many units are bounded unit by unit where intervals do
+        not suffice: two backward passes a unit and example; 0: never.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
       microbatch_size: how many examples advance at once; changes no result.
 
@@ -138,29 +160,22 @@ def critical_bounds_over_radii(
         raise InputError("radii: empty, at least one radius is needed")
     for radius in radii:
         search.check_radius(radius)
-    order = np.argsort(np.asarray(radii, float))
     problem = search.make_problem(logits_fn, params, images, radii[0], clip, microbatch_size)
-    is_affine = interval.is_affine(logits_fn, params, problem.images)
+    plan = _Plan(
+        interval.is_affine(logits_fn, params, problem.images),
+        refine_up_to if interval.is_refinable(logits_fn, params, images, refine_up_to) else 0,
+        max_steps, num_starts, microbatch_size,
+    )  # fmt: skip
     num_examples = problem.images.shape[0]
     lower, upper = np.zeros((2, len(radii), num_examples), bool)
-
-    candidates = np.arange(num_examples)
-    for k in order[::-1]:
-        candidates = candidates if radii[k] > 0 else candidates[:0]
-        if not is_affine:
-            candidates = _uncertified(
-                logits_fn, params, problem._replace(radius=radii[k]), candidates, microbatch_size
+    is_safe, is_found = np.ones(num_examples, bool), np.zeros(num_examples, bool)
+    for k in np.argsort(np.asarray(radii, float)):
+        if radii[k] > 0:
+            is_safe, is_found = _bound_one_radius(
+                key, logits_fn, params, problem._replace(radius=radii[k]), plan, is_safe, is_found
             )
-        upper[k, candidates] = True
-    budget = max_steps, num_starts, microbatch_size
-    is_found = np.zeros(num_examples, bool)
-    for k in order:
-        candidates = np.flatnonzero(upper[k] & ~is_found)
-        at_radius = problem._replace(radius=radii[k])
-        is_found[_found(key, logits_fn, params, at_radius, is_affine, candidates, budget)] = True
-        lower[k] = is_found
-    # The corners of the box decide an affine network, so that both bounds are their answer.
-    return Bounds(jnp.asarray(lower), jnp.asarray(lower if is_affine else upper))
+        lower[k], upper[k] = is_found, ~is_safe
+    return Bounds(jnp.asarray(lower), jnp.asarray(upper))
 
 
 def critical_bounds(
@@ -172,15 +187,17 @@ def critical_bounds(
     *,
     max_steps: int = 100,
     num_starts: int = 1,
+    refine_up_to: int = 512,
     clip: tuple[float, float] | None = None,
     microbatch_size: int = 512,
 ) -> Bounds:
     """Bounds of which images are critical: found by a search, and not certified to be safe.
 
-    Interval propagation first certifies what it can. The rest is searched: the corners of the box
-    towards the most likely other classes, then LASS, then PGD, each on what the ones before left.
-    An affine network is decided exactly, up to float ties: x is critical iff for some j the
-    distance (z_i - z_j) / ||w_i - w_j||_1 is less than the radius, and lower equals upper.
+    What interval propagation does not certify is searched, each search on what is left: the corners
+    of the box towards the most likely other classes, then, after a second and tighter certificate
+    (CROWN, for ReLU networks with small layers), LASS and PGD. An affine network is decided
+    exactly, up to float ties: x is critical iff for some j the distance
+    (z_i - z_j) / ||w_i - w_j||_1 is less than the radius, and lower equals upper.
 
     Args:
       key: typed key.
@@ -191,6 +208,8 @@ def critical_bounds(
       radius: max-norm radius of the box, in the units of `images`; at 0 nothing is critical.
       max_steps: of LASS, per example.
       num_starts: of PGD, 40 steps each.
+      refine_up_to: ReLU layers of at most so many units are bounded unit by unit where intervals do
+        not suffice: two backward passes a unit and example; 0: never.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
       microbatch_size: how many examples advance at once; changes no result.
 
@@ -209,7 +228,7 @@ def critical_bounds(
     """
     bounds = critical_bounds_over_radii(
         key, logits_fn, params, images, [radius], max_steps=max_steps, num_starts=num_starts,
-        clip=clip, microbatch_size=microbatch_size,
+        refine_up_to=refine_up_to, clip=clip, microbatch_size=microbatch_size,
     )  # fmt: skip
     return Bounds(bounds.lower[0], bounds.upper[0])
 

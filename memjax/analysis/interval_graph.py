@@ -1,4 +1,4 @@
-"""The flat jaxpr of a network for one image, run exactly, on intervals, or only its affine end."""
+"""The flat jaxpr of a network for one image, every call in it replaced by its body."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jax.lax import Precision
 
-from memjax.analysis.interval_rules import STRUCTURAL, Interval, apply_rule
+from memjax.analysis.interval_rules import STRUCTURAL
 
 LogitsFn = Callable[[Any, jax.Array], jax.Array]
 
@@ -26,11 +26,8 @@ _LINEAR_IN_FIRST = frozenset(["div", "gather", "dynamic_slice", "conv_general_di
 _LINEAR_IN_ONE = frozenset(["mul", "dot_general"])
 
 
-class UnknownPrimitive(Exception):
-    """The network has a primitive that interval propagation has no rule for."""
-
-
 def read(environment: dict, atom: Any) -> Any:
+    """Returns the value of a variable or literal."""
     return atom.val if isinstance(atom, Literal) else environment[atom]
 
 
@@ -63,7 +60,13 @@ def _evaluate_inlined(jaxpr: Any, constants: list, *arguments: Any) -> list:
 
 
 class Graph:
-    """The flat jaxpr of one image's logits, and which of it depends on the image."""
+    """The flat jaxpr of one image's logits.
+
+    Attributes:
+      image: the variable that holds the image.
+      output: the variable, or literal, that holds the logits [classes].
+      equations: those that depend on the image, in the order of evaluation.
+    """
 
     def __init__(self, logits_fn: LogitsFn, params: Any, image: jax.Array | jax.ShapeDtypeStruct):
         closed = jax.make_jaxpr(lambda params, image: logits_fn(params, image[None])[0])(
@@ -73,47 +76,33 @@ class Graph:
         flat = jax.make_jaxpr(functools.partial(_evaluate_inlined, closed.jaxpr, closed.consts))(
             *leaves, image
         )
-        self.equations = flat.jaxpr.eqns
         self.image, self.output = flat.jaxpr.invars[-1], flat.jaxpr.outvars[0]
         variables = [*flat.jaxpr.constvars, *flat.jaxpr.invars[:-1]]
-        self.constants = dict(zip(variables, [*flat.consts, *leaves], strict=True))
-        self.dependent = {self.image}
-        for equation in self.equations:
+        self._constants = dict(zip(variables, [*flat.consts, *leaves], strict=True))
+        self._exact_equations: list[JaxprEqn] = []
+        self.equations: list[JaxprEqn] = []
+        self._dependent = {self.image}
+        for equation in flat.jaxpr.eqns:
             if any(self.depends(atom) for atom in equation.invars):
-                self.dependent.update(equation.outvars)
-        self.tail, self.frontier = self._affine_tail()
-        self.body = self._ancestors(self.frontier)
+                self._dependent.update(equation.outvars)
+                self.equations.append(equation)
+            else:
+                self._exact_equations.append(equation)
 
     def depends(self, atom: Any) -> bool:
         """Whether a variable depends on the image."""
-        return not isinstance(atom, Literal) and atom in self.dependent
+        return not isinstance(atom, Literal) and atom in self._dependent
 
-    def _affine_tail(self) -> tuple[list[JaxprEqn], list]:
-        """Returns the equations through which the logits are affine in the frontier variables."""
-        wanted = {self.output} if self.depends(self.output) else set()
-        tail, frontier = [], []
-        for equation in reversed(self.equations):
-            reached = [variable for variable in equation.outvars if variable in wanted]
-            if reached and self._is_affine(equation):
-                tail.append(equation)
-                wanted.update(atom for atom in equation.invars if self.depends(atom))
-            else:
-                frontier.extend(reached)
-        if self.image in wanted:
-            frontier.append(self.image)
-        return tail[::-1], frontier
+    def run_exact(self) -> dict:
+        """Returns the value of every variable that does not depend on the image."""
+        environment = dict(self._constants)
+        for equation in self._exact_equations:
+            values = [read(environment, atom) for atom in equation.invars]
+            environment.update(zip(equation.outvars, _bind(equation, values), strict=True))
+        return environment
 
-    def _ancestors(self, variables: list) -> list[JaxprEqn]:
-        """Returns the equations that `variables` depend on; they may overlap with the tail."""
-        wanted, equations = set(variables), []
-        for equation in reversed(self.equations):
-            if any(variable in wanted for variable in equation.outvars):
-                equations.append(equation)
-                wanted.update(atom for atom in equation.invars if self.depends(atom))
-        return equations[::-1]
-
-    def _is_affine(self, equation: JaxprEqn) -> bool:
-        """Whether the equation is affine, jointly, in its arguments that depend on the image."""
+    def is_affine(self, equation: JaxprEqn) -> bool:
+        """Whether an equation is affine, jointly, in its arguments that depend on the image."""
         name, arguments = equation.primitive.name, equation.invars
         depends = [self.depends(atom) for atom in arguments]
         if name == "convert_element_type":
@@ -128,34 +117,30 @@ class Graph:
             or (name in _LINEAR_IN_ONE and sum(depends) == 1)
         )
 
-    def run_exact(self) -> dict:
-        """Returns the values of everything that does not depend on the image."""
-        environment = dict(self.constants)
-        for equation in self.equations:
-            if not any(self.depends(atom) for atom in equation.invars):
-                values = [read(environment, atom) for atom in equation.invars]
-                environment.update(zip(equation.outvars, _bind(equation, values), strict=True))
-        return environment
+    def is_affine_in_image(self, variable: Any) -> bool:
+        """Whether only affine equations lie between the image and a variable."""
+        wanted = {variable}
+        for equation in reversed(self.equations):
+            if not wanted.isdisjoint(equation.outvars):
+                if not self.is_affine(equation):
+                    return False
+                wanted.update(atom for atom in equation.invars if self.depends(atom))
+        return True
 
-    def run_intervals(self, environment: dict, equations: list[JaxprEqn], symmetric=False) -> None:
-        """Adds to `environment` the intervals of the dependent ones among `equations`."""
-        for equation in equations:
-            if not any(self.depends(atom) for atom in equation.invars):
-                continue
-            values = [read(environment, atom) for atom in equation.invars]
-            values = [v if isinstance(v, Interval) else jnp.asarray(v) for v in values]
-            out = apply_rule(equation.primitive, equation.params, values)
-            if out is None:
-                raise UnknownPrimitive(equation.primitive.name)
-            if symmetric:
-                magnitude = jnp.maximum(-out.lower, out.upper)
-                out = Interval(-magnitude, magnitude)
-            environment[equation.outvars[0]] = out
+    def rectified(self, equation: JaxprEqn) -> Any:
+        """Returns x of an equation max(x, constant), as of a ReLU; None of any other equation."""
+        if equation.primitive.name != "max":
+            return None
+        dependent = [atom for atom in equation.invars if self.depends(atom)]
+        return dependent[0] if len(dependent) == 1 else None
 
-    def run_tail(self, exact: dict, frontier: list[jax.Array]) -> jax.Array:
-        """Returns the logits at one value of the frontier variables."""
-        environment = exact | dict(zip(self.frontier, frontier, strict=True))
-        for equation in self.tail:
-            values = [read(environment, atom) for atom in equation.invars]
-            environment.update(zip(equation.outvars, _bind(equation, values), strict=True))
-        return read(environment, self.output)
+    def refinable(self, refine_up_to: int) -> list:
+        """Returns inputs of ReLUs, at most so large, that intervals alone do not bound exactly."""
+        inputs = [self.rectified(equation) for equation in self.equations]
+        return [
+            variable
+            for variable in dict.fromkeys(inputs)
+            if variable is not None
+            and variable.aval.size <= refine_up_to
+            and not self.is_affine_in_image(variable)
+        ]

@@ -45,7 +45,7 @@ def center(value: Interval) -> tuple[jax.Array, jax.Array]:
 
 
 def num_terms(name: str, params: dict, arguments: list) -> int:
-    """Returns how many products or terms make one element of a linear primitive's output.
+    """Returns how many terms make one element of a linear primitive's output.
 
     Args:
       name: of the primitive.
@@ -66,6 +66,27 @@ def num_terms(name: str, params: dict, arguments: list) -> int:
         case "cumsum":
             return arguments[0].shape[params["axis"]]
     return 1
+
+
+def num_uses(name: str, params: dict, arguments: list) -> int:
+    """Returns in how many elements of a linear primitive's output one of its input is, at most."""
+    match name:
+        case "dot_general":
+            free = []
+            for argument, summed, shared in zip(
+                arguments, *params["dimension_numbers"], strict=True
+            ):
+                kept = set(range(len(argument.shape))) - {*summed, *shared}
+                free.append(math.prod(argument.shape[axis] for axis in kept))
+            return max(free)
+        case "conv_general_dilated":
+            kernel = arguments[1].shape
+            return math.prod(kernel) // kernel[params["dimension_numbers"].rhs_spec[1]]
+        case "broadcast_in_dim":
+            return math.prod(params["shape"]) // max(math.prod(arguments[0].shape), 1)
+        case "gather":
+            return math.prod(arguments[1].shape)
+    return num_terms(name, params, arguments) if name in ("reduce_window_sum", "cumsum") else 1
 
 
 def _widen(lower: jax.Array, upper: jax.Array, units: int) -> Interval:

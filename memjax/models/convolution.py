@@ -13,7 +13,6 @@ the same numbers are made of matrix products alone, which XLA runs fast everywhe
 All three are plain JAX, so every derivative and `vmap` over kernels work.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -67,11 +66,9 @@ def convolution(
 def max_pool(images: jax.Array, window: int) -> jax.Array:
     """Maximum over square windows that do not overlap; rows and columns left over are dropped.
 
-    Equal to `flax.linen.max_pool` with strides equal to the window, but with a cheap gradient:
-    XLA's select-and-scatter is slow on CPU. Where several values of a window are the maximum, the
-    first gets the whole gradient. (The gradient of `jnp.max` would compare the values with the
-    maximum once more; XLA may compute them anew for that, rounded otherwise, and then no value is
-    the maximum and the gradient is 0 / 0. Here a value can only lose to another one.)
+    Equal to `flax.linen.max_pool` with strides equal to the window, also in that the first of
+    several equal values gets the whole gradient; but that gradient, XLA's select-and-scatter, is
+    slow on CPU.
 
     Args:
         images: [n height width channels].
@@ -87,14 +84,34 @@ def max_pool(images: jax.Array, window: int) -> jax.Array:
     n, height, width, channels = images.shape
     rows, columns = height // window, width // window
     images = images[:, : rows * window, : columns * window]
-    images = images.reshape(n, rows, window, columns * window, channels)
-    images = functools.reduce(_larger, [images[:, :, y] for y in range(window)])
-    images = images.reshape(n, rows, columns, window, channels)
-    return functools.reduce(_larger, [images[:, :, :, x] for x in range(window)])
+    return _window_max(images.reshape(n, rows, window, columns, window, channels))
 
 
-def _larger(one: jax.Array, other: jax.Array) -> jax.Array:
-    return jnp.where(one >= other, one, other)
+@jax.custom_jvp
+def _window_max(windows: jax.Array) -> jax.Array:
+    """[n rows window columns window channels] -> [n rows columns channels]."""
+    return windows.max(axis=(2, 4))
+
+
+@_window_max.defjvp
+def _window_max_jvp(primals, tangents):
+    """Remembers where the maximum was.
+
+    The gradient of `jnp.max` compares the values with the maximum instead. XLA may compute the
+    values anew for that, rounded otherwise; then none is the maximum, and the gradient is 0 / 0.
+    """
+    (windows,), (tangent,) = primals, tangents
+    window = windows.shape[2]
+    best = windows[:, :, 0, :, 0]
+    index = jnp.zeros(best.shape, jnp.int32)
+    for position in range(1, window**2):
+        value = windows[:, :, position // window, :, position % window]
+        is_better = (value > best) | jnp.isnan(value)
+        best = jnp.where(is_better, value, best)
+        index = jnp.where(is_better, position, index)
+    positions = jnp.arange(window**2).reshape(1, 1, window, 1, window, 1)
+    is_maximum = index[:, :, None, :, None] == positions
+    return best, jnp.sum(jnp.where(is_maximum, tangent, 0), axis=(2, 4))
 
 
 class Conv(nn.Module):
@@ -160,8 +177,8 @@ def _output_size(images: jax.Array, kernel: jax.Array, pads) -> tuple[int, int]:
 def _patches(images: jax.Array, kernel: jax.Array, pads) -> jax.Array:
     """Convolution as products [pixels, patch] x [patch, channels_out], in chunks of the batch.
 
-    The kernel's gradient sums over all pixels, and XLA is several times slower on CPU at one product
-    with so long a sum than at a batch of shorter ones: hence the kernel is repeated for each chunk.
+    The kernel's gradient sums over all pixels, and on CPU XLA is several times slower at one
+    product with so long a sum than at shorter ones: hence the kernel is repeated for each chunk.
     """
     height, width = _output_size(images, kernel, pads)
     kernel_height, kernel_width, _, channels_out = kernel.shape

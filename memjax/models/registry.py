@@ -1,7 +1,6 @@
 """Networks by name or by import path, built with their regularisers."""
 
 import dataclasses
-import difflib
 import importlib
 import importlib.machinery
 import inspect
@@ -14,6 +13,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from memjax.config import nearest
 from memjax.errors import InputError
 from memjax.models.alexnet import AlexNet
 from memjax.models.mlp import MLP
@@ -115,11 +115,9 @@ class _Adapter(nn.Module):
 
 def _registered(name: str) -> type[nn.Module]:
     if name not in MODELS:
-        near = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(
-            f"model {name!r}: must be one of {', '.join(MODELS)}, or package.module:ClassName or "
-            f"file.py:ClassName{hint}"
+            f"config.model.name={name!r}: {nearest(name, MODELS)}, or package.module:ClassName or "
+            "file.py:ClassName"
         )
     return MODELS[name]
 
@@ -152,11 +150,7 @@ def _import_file(path: Path):
 def _check_fields(name: str, fields: dict[str, Any], allowed: set[str]) -> None:
     for field in fields:
         if field not in allowed:
-            near = difflib.get_close_matches(field, allowed, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(
-                f"model {name!r} field {field!r}: must be one of {', '.join(sorted(allowed))}{hint}"
-            )
+            raise InputError(f"config.model.{field}: {nearest(field, sorted(allowed))} ({name})")
 
 
 def _call_arguments(model_class: type[nn.Module]) -> set[str]:

@@ -1,6 +1,8 @@
 """Checkpoints: when, and how they are written and found again (orbax)."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -68,6 +70,18 @@ class Restored(NamedTuple):
     metadata: dict[str, Any]
 
 
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """orbax warns of every manager that was asked to be read-only that it is read-only."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 class Checkpoints:
     """The checkpoints of one run, in `workdir/checkpoints`.
 
@@ -76,15 +90,16 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, read_only: bool = False):
-        options = ocp.CheckpointManagerOptions(
-            create=not read_only, cleanup_tmp_directories=not read_only, read_only=read_only
-        )
         self._directory = epath.Path(workdir).absolute() / "checkpoints"
         if read_only and not self._directory.exists():
             raise InputError(f"{self._directory}: no checkpoints here")
-        self._manager = ocp.CheckpointManager(
-            self._directory, options=options, item_names=("state", "metadata")
-        )
+        with _quiet_orbax() if read_only else contextlib.nullcontext():
+            options = ocp.CheckpointManagerOptions(
+                create=not read_only, cleanup_tmp_directories=not read_only, read_only=read_only
+            )
+            self._manager = ocp.CheckpointManager(
+                self._directory, options=options, item_names=("state", "metadata")
+            )
 
     def steps(self) -> list[int]:
         """Returns the steps that have a checkpoint, ascending."""

@@ -18,7 +18,14 @@ from memjax.data.batching import Batches, batch_rows, epoch_order
 from memjax.runtime.mesh import data_devices, replicated
 from memjax.training.members import map_members, shard_members, split_batch
 from memjax.training.state import TrainState, member_keys
-from memjax.training.step import Batch, Network, make_logits_fn, make_train_step, unit_pixels
+from memjax.training.step import (
+    Batch,
+    Network,
+    for_inference,
+    make_logits_fn,
+    make_train_step,
+    unit_pixels,
+)
 
 
 class DeviceData(NamedTuple):
@@ -125,7 +132,7 @@ def make_evaluation_program(
     corrupted_accuracy (nan where there are no such examples), all in inference mode. `batch_size`
     examples are evaluated at a time; that changes memory and speed only.
     """
-    logits_fn = make_logits_fn(network)
+    logits_fn = make_logits_fn(for_inference(network))
 
     def evaluate_batch(params, data):
         data = split_batch(mesh, data)

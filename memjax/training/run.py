@@ -116,7 +116,8 @@ def summarize(setup: Setup, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the last metrics, the best validation accuracy, and the time to convergence.
 
     `epochs_to_fit` is the first logged epoch with 100 % training accuracy, null for a member
-    that never had it. `examples_per_second` counts compilation and evaluation too. Where there are several members, values are lists over them.
+    that never had it. `examples_per_second` counts compilation and evaluation too. Where there are
+    several members, values are lists over them.
     """
     last = dict(rows[-1])
     frame = {

@@ -23,7 +23,7 @@ from memjax.analysis.critical import (
 from memjax.analysis.lass_step import example_keys, inner_box, lass_samples, lass_step
 from memjax.errors import InputError
 
-NUM_IMAGES = 60
+NUM_IMAGES = 32
 
 
 def mlp_fn(params, images):
@@ -187,7 +187,7 @@ def assert_same(result, expected):
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_the_microbatch_size_changes_no_result(search):
-    arguments = jax.random.key(3), mlp_fn, mlp_params(0), make_images(1), 0.1
+    arguments = jax.random.key(3), mlp_fn, mlp_params(0), make_images(1, 100), 0.1
     expected = search(*arguments)
     for microbatch_size in (1, 7):
         assert_same(search(*arguments, microbatch_size=microbatch_size), expected)
@@ -239,7 +239,7 @@ def test_four_devices_equal_one():
     sharded = jax.device_put(images, jax.NamedSharding(mesh, jax.P("data")))
     spread = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
     expected = lass(jax.random.key(3), logits_fn, params, images, 0.1)
-    result = lass(jax.random.key(3), logits_fn, spread, sharded, 0.1, microbatch_size=30)
+    result = lass(jax.random.key(3), logits_fn, spread, sharded, 0.1, microbatch_size=14)
     assert_same(result, expected)
     assert len(result.adversarial.sharding.device_set) == 4
     expected = critical_bounds(jax.random.key(3), logits_fn, params, images, 0.003)

@@ -118,7 +118,8 @@ def everything_of(logits_fn, params, images, radius, points):
     bounds = interval_bounds(logits_fn, params, lower, upper)
     is_safe = certified(logits_fn, params, lower, upper, labels)
     logits = logits_fn(params, points.reshape(-1, *SHAPE)).reshape(*points.shape[:2], 5)
-    return bounds, is_safe, labels, logits
+    refined = certified(logits_fn, params, lower, upper, labels, refine_up_to=100)
+    return bounds, is_safe, refined, labels, logits
 
 
 @pytest.mark.parametrize("logits_fn", [*FLAX, plain_fn])
@@ -135,12 +136,16 @@ def test_logits_in_the_box_lie_within_the_bounds_and_certified_classes_hold(
     share[::2] = share[::2] > 0.5  # Corners of the box.
     points = np.clip(lower + share * (upper - lower), lower, upper)
     params = make_params(logits_fn, generator)
-    bounds, is_safe, labels, logits = everything_of(logits_fn, params, images, radius, points)
+    bounds, is_safe, refined, labels, logits = everything_of(
+        logits_fn, params, images, radius, points
+    )
     logits = np.asarray(logits)
     assert (np.asarray(bounds.lower) <= logits).all()
     assert (logits <= np.asarray(bounds.upper)).all()
     changed = (logits.argmax(-1) != np.asarray(labels)).any(0)
     assert not (np.asarray(is_safe) & changed).any()
+    assert not (np.asarray(refined) & changed).any()
+    assert (np.asarray(is_safe) <= np.asarray(refined)).all()
     if radius == 0:
         assert np.max(bounds.upper - bounds.lower) < 1e-2 * (1 + np.abs(logits).max())
 
@@ -176,6 +181,59 @@ def test_the_last_layer_is_bounded_by_pairwise_differences():
 
     lower, upper = jnp.array([[0.0, 0.9]]), jnp.array([[5.0, 1.0]])
     assert certified(logits_fn, weights, lower, upper, jnp.array([0])).all()
+
+
+def crown_leads(params, images, radius, labels):
+    """CROWN for mlp_fn's network in float64: lower bounds of z_label - z_j, [n classes]."""
+    layers = [params["params"][f"Dense_{k}"] for k in range(3)]
+    layers = [(np.float64(layer["kernel"]), np.float64(layer["bias"])) for layer in layers]
+    images, radius = 2 * np.float64(images.reshape(len(images), -1)) - 1, 2 * np.float64(radius)
+
+    def backwards(weights, offset, depth, boxes, image):
+        """Smallest weights @ relu(layer depth) + offset, [rows]."""
+        for (kernel, bias), (lower, upper) in zip(layers[:depth][::-1], boxes[::-1], strict=True):
+            chord = np.clip(upper, 0, None) - np.clip(lower, 0, None)
+            chord = chord / (upper - lower)
+            slope = lower + upper > 0
+            positive, negative = np.clip(weights, 0, None), np.clip(weights, None, 0)
+            offset = offset + negative @ (np.clip(lower, 0, None) - chord * lower)
+            weights = positive * slope + negative * chord
+            offset, weights = offset + weights @ bias, weights @ kernel.T
+        return weights @ image + offset - radius * np.abs(weights).sum(-1)
+
+    leads = []
+    for image, label in zip(images, labels, strict=True):
+        boxes: list = []
+        for depth, (kernel, bias) in enumerate(layers[:2]):
+            lower = backwards(kernel.T, bias, depth, boxes, image)
+            upper = -backwards(-kernel.T, -bias, depth, boxes, image)
+            if depth:
+                active = [np.clip(bound, 0, None) for bound in boxes[-1]]
+                middle, half = (active[0] + active[1]) / 2, (active[1] - active[0]) / 2
+                spread = half @ np.abs(kernel)
+                lower = np.maximum(lower, middle @ kernel + bias - spread)
+                upper = np.minimum(upper, middle @ kernel + bias + spread)
+            boxes.append((lower, upper))
+        kernel, bias = layers[2]
+        leads.append(backwards(kernel.T[label] - kernel.T, bias[label] - bias, 2, boxes, image))
+    return np.array(leads)
+
+
+def test_refined_certificates_are_those_of_crown():
+    generator = np.random.default_rng(5)
+    params = make_params(mlp_fn, generator)
+    images = generator.uniform(size=(60, *SHAPE)).astype(np.float32)
+    labels = np.asarray(jax.jit(mlp_fn)(params, images)).argmax(-1)
+    radius = np.float32(0.01)
+    leads = crown_leads(params, images, radius, labels)
+    leads[np.arange(60), labels] = np.inf
+    expected, is_clear = leads.min(-1) > 0, np.abs(leads).min(-1) > 1e-3
+    box = images - radius, images + radius
+    refined = np.asarray(certified(mlp_fn, params, *box, labels, refine_up_to=16))
+    # Intervals may certify what lines do not.
+    by_intervals = np.asarray(certified(mlp_fn, params, *box, labels))
+    np.testing.assert_array_equal(refined[is_clear], (expected | by_intervals)[is_clear])
+    assert by_intervals.sum() < refined.sum() < 60
 
 
 def affine_fn(params, images):

@@ -186,6 +186,15 @@ def test_pool_gives_the_whole_gradient_to_the_first_of_ties():
     np.testing.assert_array_equal(gradient.ravel(), [0, 1, 0, 0])
 
 
+def test_pool_keeps_nan_wherever_it_is_also_under_differentiation():
+    for position in range(4):
+        images = jnp.arange(4.0).at[position].set(jnp.nan).reshape(1, 2, 2, 1)
+        value, tangent = jax.jvp(lambda images: max_pool(images, 2), (images,), (images,))
+        assert np.isnan(max_pool(images, 2)).all()
+        assert np.isnan(value).all()
+        assert np.isnan(tangent).all()
+
+
 def test_pool_after_normalisation_has_a_finite_gradient():
     """XLA recomputes the normalised values; a gradient that compares them anew can be 0 / 0."""
 

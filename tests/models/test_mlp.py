@@ -47,7 +47,7 @@ def test_no_hidden_layer_is_a_linear_model(random_variables):
     expected = np.asarray(IMAGES).reshape(5, 16) @ np.asarray(layer["kernel"]) + np.asarray(
         layer["bias"]
     )
-    np.testing.assert_allclose(logits, expected, rtol=1e-5)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "variance"), [("lecun_normal", 1 / 400), ("he_normal", 2 / 400)])

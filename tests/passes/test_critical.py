@@ -1,0 +1,80 @@
+"""Pass `critical`: bounds that are bounds, and radii in the units that were asked for."""
+
+import jax
+import numpy as np
+import pytest
+
+from memjax.errors import InputError
+from memjax.passes import CRITICAL
+from memjax.passes.critical import radii_in_unit_pixels
+from tests.passes import runs
+
+RADII = (0.0005, 0.02, 0.3)
+
+
+@pytest.fixture(scope="module", params=["one", "cnn"])
+def table(request):
+    context = runs.context(request.param, radii=RADII, num_examples=8)
+    return context, CRITICAL.compute(context, context.run.steps[-1])
+
+
+def test_lower_is_at_most_upper_and_both_grow_with_the_radius(table):
+    _, found = table
+    assert (found["critical_lower"] <= found["critical_upper"]).all()
+    for bound in ("critical_lower", "critical_upper"):
+        by_radius = found.pivot(index=["split", "index"], columns="radius", values=bound)
+        assert (by_radius.astype(int).diff(axis=1).iloc[:, 1:] >= 0).all(axis=None)
+        assert by_radius[RADII[-1]].mean() > by_radius[RADII[0]].mean()
+
+
+def test_a_tiny_box_is_certified_and_a_wide_one_searched_with_success(table):
+    _, found = table
+    share = found.groupby("radius")[["critical_lower", "critical_upper"]].mean()
+    assert share.loc[RADII[0], "critical_upper"] < 0.5
+    assert share.loc[RADII[-1], "critical_lower"] > 0.5
+
+
+def test_random_points_never_contradict_the_upper_bound(table):
+    context, found = table
+    params = runs.params_of(context, context.run.steps[-1])
+    train = found[found["split"] == "train"]
+    images = context.run.train.images[:8]
+    for radius in RADII[:2]:
+        rows = train[train["radius"] == radius]
+        for seed in range(5):
+            signs = jax.random.rademacher(jax.random.key(seed), images.shape, images.dtype)
+            moved = context.run.logits_fn(params, images + radius * signs).argmax(-1)
+            changed = np.asarray(moved) != rows["prediction"].to_numpy()
+            assert not (changed & ~rows["critical_upper"].to_numpy()).any()
+
+
+def test_radii_are_converted_from_their_units():
+    std = float(np.asarray(runs.opened("one").setup.network.std))
+    for units, scale in (("unit", 1), ("pixel", 1 / 255), ("standardized", std)):
+        context = runs.context("one", radii=(0.25, 3.0), radius_units=units)
+        assert radii_in_unit_pixels(context) == pytest.approx([0.25 * scale, 3 * scale])
+
+
+def test_a_radius_in_pixels_is_the_same_radius():
+    context = runs.context("one", radii=RADII, num_examples=8)
+    found = CRITICAL.compute(context, context.run.steps[-1])
+    in_pixels = runs.context(
+        "one",
+        radii=tuple(255 * radius for radius in RADII),
+        radius_units="pixel",
+        num_examples=8,
+    )
+    again = CRITICAL.compute(in_pixels, context.run.steps[-1])
+    assert again["radius"].to_numpy() == pytest.approx(found["radius"].to_numpy())
+    assert set(again["radius_units"]) == {"pixel"}
+    assert again["radius_as_given"].to_numpy() == pytest.approx(255 * found["radius"].to_numpy())
+    for bound in ("critical_lower", "critical_upper"):
+        assert (again[bound] == found[bound]).mean() > 0.99
+
+
+def test_a_std_for_each_channel_has_no_standardized_radius():
+    context = runs.changed("one", radius_units="standardized")
+    network = context.run.setup.network._replace(std=np.array([0.2, 0.3]))
+    context.run.setup = context.run.setup._replace(network=network)
+    with pytest.raises(InputError, match="each channel"):
+        CRITICAL.check(context)

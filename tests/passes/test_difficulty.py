@@ -1,0 +1,84 @@
+"""Pass `difficulty` against a Python loop over checkpoints, members and examples."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from memjax.passes import DIFFICULTY
+from tests.passes import runs
+
+
+@pytest.fixture(scope="module")
+def table():
+    context = runs.context("mlp")
+    return context, DIFFICULTY.compute(context, None)
+
+
+@pytest.mark.parametrize(("split", "place"), [("train", 0), ("train", 17), ("validation", 5)])
+def test_every_column_is_what_a_loop_gives(table, split, place):
+    context, found = table
+    arrays = getattr(context.run, split)
+    image, label = arrays.images[place], int(arrays.labels[place])
+    row = found[found["split"] == split].iloc[place]
+    steps = context.run.steps
+    epochs = [context.run.epoch(step) for step in steps]
+    first, for_good, events, never = [], [], [], []
+    margins, losses, shares, last = [], [], [], []
+    for member in range(5):
+        correct, of_member, of_loss = [], [], []
+        for step in steps:
+            params = runs.params_of(context, step, member)
+            logits = np.asarray(runs.one_logit_fn(context, params)(image), float)
+            share = np.exp(logits - logits.max())
+            share /= share.sum()
+            correct.append(bool(logits.argmax() == label))
+            margins.append(logits[label] - np.delete(logits, label).max())
+            of_loss.append(-np.log(share[label]))
+            of_member.append(share[label])
+        last.append(int(logits.argmax()))
+        losses.append(of_loss)
+        shares.append(of_member)
+        events.append(sum(a and not b for a, b in itertools.pairwise(correct)))
+        never.append(not any(correct))
+        if any(correct):
+            first.append(epochs[correct.index(True)])
+        if correct[-1]:
+            wrong = [place for place, right in enumerate(correct) if not right]
+            for_good.append(epochs[wrong[-1] + 1 if wrong else 0])
+    pairs = [last[a] == last[b] for a, b in itertools.combinations(range(5), 2)]
+    expected = {
+        "probability_correct": np.mean([prediction == label for prediction in last]),
+        "first_epoch_correct": np.mean(first) if first else np.nan,
+        "epoch_learned_for_good": np.mean(for_good) if for_good else np.nan,
+        "forgetting_events": np.mean(events),
+        "share_never_learned": np.mean(never),
+        "aum": np.mean(margins),
+        "mean_loss": np.mean(losses),
+        "loss_variance": np.var(losses, axis=1).mean(),
+        "confidence": np.mean(shares),
+        "variability": np.std(shares, axis=1).mean(),
+        "agreement": np.mean(pairs),
+    }
+    for column, value in expected.items():
+        assert row[column] == pytest.approx(value, rel=1e-3, abs=1e-5, nan_ok=True), column
+
+
+def test_overdispersion_and_its_null_are_of_each_split(table):
+    _, found = table
+    for _, rows in found.groupby("split"):
+        probability = rows["probability_correct"].to_numpy()
+        mean = probability.mean()
+        ratio = probability.var() / (mean * (1 - mean) / 5)
+        assert set(rows["overdispersion"]) == {rows["overdispersion"].iloc[0]}
+        assert rows["overdispersion"].iloc[0] == pytest.approx(ratio, rel=0.1)
+        assert (rows["null_low"] <= rows["null_high"]).all()
+        ranked = rows.sort_values("probability_correct", kind="stable")
+        assert ranked["null_low"].is_monotonic_increasing
+
+
+def test_one_member_has_no_agreement():
+    found = DIFFICULTY.compute(runs.context("one"), None)
+    for column in ("agreement", "overdispersion", "null_low", "null_high"):
+        assert found[column].isna().all()
+    assert set(found["probability_correct"]) <= {0.0, 1.0}
