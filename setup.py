@@ -28,7 +28,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["memjax", "memjax.*"]), "memjax.configs", "memjax.configs.sweeps"],
+    packages=[
+        *find_packages(include=["memjax", "memjax.*"]),
+        "memjax.configs",
+        "memjax.configs.sweeps",
+    ],
     # The configs lie at the top for people to read, and travel inside the wheel.
     package_dir={"memjax.configs": "configs", "memjax.configs.sweeps": "configs/sweeps"},
     install_requires=[

@@ -1,4 +1,4 @@
-"""Does complexity grow with noise? (Figures 7 and 8.) randX and randY levels, MNIST and CIFAR-10."""
+"""Does complexity grow with noise? (Figures 7 and 8.) randX, randY; MNIST and CIFAR-10."""
 
 from memjax import presets
 from memjax.sweeps.points import Point

@@ -1,4 +1,4 @@
-"""Can regularisers stop memorization? (Figures 10 and 11.) Six techniques on real CIFAR-10 and randY.
+"""Can regularisers stop memorization? (Figures 10 and 11.) Six techniques, real and randY.
 
 The ranges are the paper's; which values between them, it does not say [not in the paper].
 """

@@ -8,7 +8,8 @@ def get_points(variant=""):
     quick = presets.is_quick(variant)
     widths = (16, 64, 256) if quick else (64, 256, 1024, 4096)
     levels = (0.4, 0.8) if quick else (0.2, 0.4, 0.6, 0.8)
-    settings = [("real", 0.0), *((kind, level) for kind in ("randX", "removed") for level in levels)]
+    noisy = [(kind, level) for kind in ("randX", "removed") for level in levels]
+    settings = [("real", 0.0), *noisy]
     for width in widths:
         for kind, level in settings:
             for seed in range(1 if quick else 3):

@@ -48,7 +48,7 @@ def test_a_bad_sweep_is_one_clear_line(tmp_path, body, words):
 
 
 def test_an_unknown_sweep_file_names_the_nearest():
-    with pytest.raises(InputError, match="did you mean configs/sweeps/capacity.py"):
+    with pytest.raises(InputError, match=r"did you mean configs/sweeps/capacity\.py"):
         load_sweep("configs/sweeps/capacitiy.py", SHIPPED)
 
 
