@@ -78,12 +78,9 @@ def network_rows(rng: np.random.Generator, has_torch: bool) -> list[Row]:
 
     looped, one = ours("auto", STEPS_PER_CALL), ours("auto", 1)
     theirs = torch_step(variables["params"], images, labels) if has_torch else None
-    patches = ours("patches", STEPS_PER_CALL)
-    both = (STEPS_PER_CALL, STEPS_PER_CALL)
     return [
         Row("CNN step", "torch channels last", looped, theirs, 1.0, (STEPS_PER_CALL, 1), one),
         Row("CNN step", "lax, one call a step", one, ours("lax", 1), 1.0),
-        Row("CNN step", "patches", looped, patches, None, both),
     ]
 
 

@@ -31,6 +31,7 @@ __all__ = [
 
 
 _PGD_STEPS = 40
+_REFINED_GROUP = 64  # Fixed, so that microbatch_size changes no result.
 
 
 class Bounds(NamedTuple):
@@ -70,12 +71,19 @@ def _certified(logits_fn, params, problem, microbatch_size, refine_up_to, is_can
     num_examples, dtype = len(is_candidate), problem.images.dtype
     candidates = np.flatnonzero(is_candidate).astype(np.int32)
     sharding, shards = search.slot_sharding(problem.images)
-    size = search.batch_sizes(microbatch_size, shards, candidates.size)[0]
+    if refine_up_to:
+        # The surest first: where a whole group of them fails, the others would be work for nothing.
+        ranked = np.sort(np.asarray(problem.logits), axis=-1)
+        candidates = candidates[np.argsort(ranked[candidates, -2] - ranked[candidates, -1])]
+        microbatch_size = _REFINED_GROUP
+    size = search.batch_sizes(microbatch_size, shards, num_examples)[0]
     outer = np.nextafter(np.asarray(problem.radius, dtype), np.asarray(np.inf, dtype))
     problem = problem._replace(radius=outer)
     is_safe = np.zeros(num_examples + 1, bool)  # The last one is for padding.
     for index in search.padded_batches(candidates, num_examples, size):
         is_safe[index] = _certified_batch(logits_fn, sharding, refine_up_to, params, problem, index)
+        if refine_up_to and not is_safe[index].any():
+            break
     return is_safe[:num_examples]
 
 
@@ -138,7 +146,8 @@ def critical_bounds_over_radii(
       max_steps: of LASS, per example and radius.
       num_starts: of PGD, 40 steps each.
       refine_up_to: ReLU layers of at most so many units are bounded unit by unit where intervals do
-        not suffice: two backward passes a unit and example; 0: never.
+        not suffice, two backward passes a unit, for the most confident examples first and until
+        a group of 64 gains nothing; 0: never.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
       microbatch_size: how many examples advance at once; changes no result.
 
@@ -209,7 +218,8 @@ def critical_bounds(
       max_steps: of LASS, per example.
       num_starts: of PGD, 40 steps each.
       refine_up_to: ReLU layers of at most so many units are bounded unit by unit where intervals do
-        not suffice: two backward passes a unit and example; 0: never.
+        not suffice, two backward passes a unit, for the most confident examples first and until
+        a group of 64 gains nothing; 0: never.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
       microbatch_size: how many examples advance at once; changes no result.
 

@@ -98,7 +98,7 @@ class Propagation:
         Returns:
           A scalar; NaN or -inf where there is no bound.
         """
-        graph, total = self._graph, jnp.zeros((), direction.dtype)
+        graph, constants = self._graph, []
         coefficients = {variable: direction}
         for equation in reversed(graph.equations):
             out = equation.outvars[0]
@@ -111,12 +111,11 @@ class Propagation:
                 constant, pulled = self._pull_through_rectifier(equation, coefficient)
             else:
                 constant, pulled = self._at_worst(out, coefficient), []
-            total += constant.astype(total.dtype)
+            constants.append(constant)
             for atom, part in pulled:
                 coefficients[atom] = coefficients[atom] + part if atom in coefficients else part
-        for atom, coefficient in coefficients.items():
-            total += self._at_worst(atom, coefficient).astype(total.dtype)
-        return total
+        constants += [self._at_worst(*remaining) for remaining in coefficients.items()]
+        return _sum_below(jnp.stack([constant.astype(direction.dtype) for constant in constants]))
 
     def _at_worst(self, variable: Any, coefficient: jax.Array) -> jax.Array:
         """Returns the smallest value of coefficient * variable by the variable's interval."""

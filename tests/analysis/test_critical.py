@@ -287,6 +287,23 @@ def test_the_lower_bound_is_no_less_than_its_searches():
         assert (pgd(pgd_key, mlp_fn, params, images, radius).is_critical <= lower).all()
 
 
+def test_refining_certifies_more_and_never_what_a_search_finds():
+    params, images = mlp_params(0), make_images(1, 100)
+    radii = [0.01, 0.02]
+    arguments = jax.random.key(3), mlp_fn, params, images, radii
+    refined = critical_bounds_over_radii(*arguments)
+    coarse = critical_bounds_over_radii(*arguments, refine_up_to=0)
+    np.testing.assert_array_equal(refined.lower, coarse.lower)
+    assert (refined.lower <= refined.upper).all()
+    assert (refined.upper <= coarse.upper).all()
+    assert refined.upper.sum() < coarse.upper.sum()
+
+
+def test_logits_of_one_class_are_refused():
+    with pytest.raises(InputError, match="logits_fn"):
+        lass(jax.random.key(0), lambda params, images: images[:, :1], None, jnp.ones((2, 3)), 0.1)
+
+
 def test_an_unknown_primitive_makes_every_example_possibly_critical():
     def sorted_fn(params, images):
         return jnp.sort(mlp_fn(params, images), axis=-1)
@@ -317,7 +334,7 @@ def exact_margin_distance(weights, bias, images, radius, clip):
 def digits():
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
-    model = LogisticRegression(max_iter=1000).fit(images, labels)
+    model = LogisticRegression(max_iter=1000, tol=1e-2).fit(images, labels)
     return model.coef_.T, model.intercept_, images
 
 

@@ -96,6 +96,18 @@ def test_vmap_over_kernels_equals_a_loop(method):
             )
 
 
+@pytest.mark.parametrize("method", PRODUCTS)
+def test_batch_sharded_over_devices_equals_one_device(method):
+    images, kernel = _arrays((32, 32, 2, 3, 5, 5), np.float32, n=16)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), "data")
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    expected = _values_and_gradients(images, kernel, "SAME", method)
+    sharded = _values_and_gradients(jax.device_put(images, sharding), kernel, "SAME", method)
+    assert len(sharded[0].sharding.device_set) == len(jax.devices()) == 4
+    for ours, alone in zip(sharded, expected, strict=True):
+        np.testing.assert_allclose(ours, alone, rtol=1e-4, atol=1e-4)
+
+
 def test_float32_error_is_no_larger_than_that_of_lax():
     shape = (9, 9, 64, 32, 5, 5)
     with jax.enable_x64(True):

@@ -18,7 +18,8 @@ SMALL = {
     "spectrum_examples": 8,
     "freeze_statistics": True,
 }
-OF_CNN = [name for name in PASSES if name not in ("memorization", "influence", "class_sensitivity")]
+# What is left out needs subsets, has no derivative, or takes the same one as another pass.
+OF_CNN = ["gradients", "jacobians", "ntk", "sensitivity", "critical", "difficulty", "sharpness"]
 
 
 def computed(context, name):
@@ -86,5 +87,7 @@ def test_four_devices_equal_one_and_all_are_used(monkeypatch, run, name):
     with monkeypatch.context() as patched:
         used = spy_on_devices(patched)
         result = computed(four, name)
-    assert set(used) == (set() if name == "filters" else {4})  # filters are weights as they are
+    assert max(used, default=1) == (
+        1 if name == "filters" else 4
+    )  # filters are weights as they are
     assert_equal_tables(computed(one, name), result)

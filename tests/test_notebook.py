@@ -1,0 +1,58 @@
+"""The notebook runs from its first cell to its last, on a folder of the test's own."""
+
+import pathlib
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = pathlib.Path(__file__).parent.parent
+NOTEBOOK = ROOT / "notebooks" / "per_example_jacobians.ipynb"
+
+
+def executed(workdir, monkeypatch):
+    monkeypatch.setenv("MEMJAX_NOTEBOOK_WORKDIR", str(workdir))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+    )
+    client.execute()
+    return notebook
+
+
+def outputs(notebook, kind):
+    found = [
+        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    ]
+    return [output["data"][kind] for output in found if kind in output.get("data", {})]
+
+
+def test_every_cell_runs_and_draws(tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    notebook = executed(workdir, monkeypatch)
+    assert (workdir / "summary.json").exists()
+    assert (workdir / "analysis" / "sensitivity.parquet").exists()
+    assert len(outputs(notebook, "image/png")) == 7
+    assert sum(map(len, outputs(notebook, "image/png"))) < 500_000
+    printed = "".join(
+        output["text"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream" and output.name == "stdout"
+    )
+    assert "(1000, 10, 8, 8, 1)" in printed
+    assert "distance of the updates run again" in printed
+
+
+def test_it_is_committed_without_outputs_and_opens_in_colab():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert "colab.research.google.com" in notebook.cells[0].source
+    assert NOTEBOOK.name in notebook.cells[0].source
+    for place, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code":
+            assert notebook.cells[place - 1].cell_type == "markdown"
