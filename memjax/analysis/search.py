@@ -165,8 +165,8 @@ def make_problem(
     everything = np.arange(images.shape[0], dtype=np.int32)
     size = batch_sizes(microbatch_size, shards, everything.size)[0]
     batches = padded_batches(everything, everything.size, size)
-    logits = [_clean_logits(logits_fn, sharding, params, images, index) for index in batches]
-    logits = jnp.concatenate(logits)[: everything.size]
+    parts = [_clean_logits(logits_fn, sharding, params, images, index) for index in batches]
+    logits = jnp.concatenate(parts)[: everything.size]
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise InputError(f"logits_fn: gives {logits.shape}, must be [n classes], 2 classes or more")
     logits = jax.device_put(logits, sharding)
