@@ -50,11 +50,12 @@ def _numbers(name: str, values: list[str], kind: Any, allowed: str) -> tuple:
 
 
 def _passes() -> list:
+    names = command_line.required("passes", "gradients,critical")
+
     from memjax.config import nearest
     from memjax.errors import InputError
     from memjax.passes import PASSES
 
-    names = command_line.required("passes", "gradients,critical")
     names = list(PASSES) if names == ["all"] else names
     for name in names:
         if name not in PASSES:
