@@ -65,10 +65,14 @@ class Run:
             raise InputError(f"{self.workdir / 'config.json'}: not that of a memjax run")
         science = {k: v for k, v in document["science"].items() if not k.startswith("data.")}
         # The machine that analyses a run need not be the one that trained it.
-        here = {"run.num_devices": 0, "run.member_devices": 0}
-        self.config: Config = resolve(unflatten(science | document["run"] | here | overrides))
+        devices = {"run.num_devices": 0, "run.member_devices": 0}
+        self.config: Config = resolve(unflatten(science | document["run"] | devices | overrides))
         self.setup: Setup = prepare(self.config)
-        found = difference(document["science"], config_document(self.setup)["science"])
+        # Fields that the run's memjax did not have yet are at the defaults that keep its results.
+        now = config_document(self.setup)["science"]
+        found = difference(
+            document["science"], {name: now.get(name) for name in document["science"]}
+        )
         if found:
             raise InputError(f"{self.workdir}: the run and its data now differ ({found})")
         self.logits_fn = make_logits_fn(for_inference(self.setup.network))

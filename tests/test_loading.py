@@ -84,6 +84,16 @@ def test_a_run_of_more_devices_than_here_can_be_opened(tmp_path):
     assert load_run(folder).steps == runs.opened("one").steps
 
 
+def test_a_run_of_a_memjax_with_fewer_fields_can_be_opened(tmp_path):
+    folder = runs.copy_of("one", tmp_path / "run")
+    document = json.loads((folder / "config.json").read_text())
+    del document["science"]["regularizer.hidden_noise"]
+    (folder / "config.json").write_text(json.dumps(document))
+    run = load_run(folder)
+    assert run.config.regularizer.hidden_noise == 0
+    assert run.steps == runs.opened("one").steps
+
+
 def test_what_is_not_there_is_named():
     run = runs.opened("one")
     with pytest.raises(InputError, match="step 5: no such checkpoint"):
