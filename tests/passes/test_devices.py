@@ -18,8 +18,7 @@ SMALL = {
     "spectrum_examples": 8,
     "freeze_statistics": True,
 }
-# What is left out needs subsets, has no derivative, or takes the same one as another pass.
-OF_CNN = ["gradients", "jacobians", "ntk", "sensitivity", "critical", "difficulty", "sharpness"]
+OF_CNN = [name for name in PASSES if name not in ("memorization", "influence")]  # need subsets
 
 
 def computed(context, name):
