@@ -68,15 +68,12 @@ def run_batches(context: Context, member: int) -> jax.Array:
 
 def _check(context: Context) -> None:
     config = context.run.config
-    noisy = [
-        name
-        for name in ("dropout", "input_dropout", "input_noise", "hidden_noise")
-        if getattr(config.regularizer, name)
-    ]
-    if noisy:
+    names = ("dropout", "input_dropout", "input_noise", "hidden_noise", "adversarial_weight")
+    used = [name for name in names if getattr(config.regularizer, name)]
+    if used:
         raise InputError(
-            f"pass sensitivity: the run has config.regularizer.{noisy[0]}, whose randomness it "
-            "does not differentiate through; it needs a run without"
+            f"pass sensitivity: the run has config.regularizer.{used[0]}, and an update is then no "
+            "function of the images alone that could be differentiated; it needs a run without"
         )
     if config.optimizer.name != "sgd" or config.optimizer.nesterov:
         raise InputError(

@@ -119,6 +119,7 @@ def test_batch_statistics_only_when_they_may_be_frozen():
     [
         ("regularizer", {"dropout": 0.5}, "regularizer.dropout"),
         ("regularizer", {"input_noise": 0.1}, "regularizer.input_noise"),
+        ("regularizer", {"adversarial_weight": 0.2}, "regularizer.adversarial_weight"),
         ("optimizer", {"name": "adam"}, "optimizer.name=adam"),
         ("optimizer", {"nesterov": True}, "nesterov=True"),
         ("train", {"compute_dtype": "bfloat16"}, "float32"),
