@@ -18,6 +18,7 @@ from memjax.errors import InputError
 SOURCES = ("tfds", "digits", "npz")
 STANDARDIZE = ("none", "scalar", "channel")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")
+PLACEMENTS = ("auto", "replicated", "sharded")
 SCHEDULES = ("constant", "step", "cosine")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -144,7 +145,12 @@ class Run:
     num_devices: int = _integer(0, 0)  # 0: all
     member_devices: int = _integer(0, 0)  # mesh size along `member`; 0: as many as divide the size
     members_per_chunk: int = _integer(0, 0)  # members trained side by side on a device; 0: by size
+    # Training images whole on every device, or split over the devices along `data`; auto: split
+    # if they would take more than this share of a device's memory.
+    data_placement: str = _choice("auto", PLACEMENTS)
+    data_memory_share: float = _number(0.25, 0.0, 1.0)
     steps_per_dispatch: int = _integer(0, 0)  # 0: about a second's worth
+    profile_steps: int = _integer(0, 0)  # steps to trace for jax.profiler, into `profile`; 0: none
     evaluation_batch_size: int = _integer(1000, 1)
     tensorboard: bool = False
     progress: bool = True

@@ -18,7 +18,8 @@ from memjax.data.examples import Examples
 from memjax.data.sources import Split
 from memjax.errors import Diverged
 from memjax.runtime.checkpoints import Checkpoints, checkpoint_steps, finite_and_checksum
-from memjax.runtime.mesh import over_members, replicated
+from memjax.runtime.distributed import is_main_process, largest
+from memjax.runtime.mesh import over_members, place, place_images, replicated
 from memjax.runtime.metrics import MetricsLog
 from memjax.runtime.preemption import StopRequest
 from memjax.runtime.progress import Progress
@@ -50,24 +51,26 @@ def train(setup: Setup, workdir: epath.Path, stop: StopRequest) -> list[dict[str
 
     Args:
       setup: from `prepare`.
-      workdir: the run folder, claimed by this process.
-      stop: asked after every dispatch.
+      workdir: the run folder, claimed by process 0.
+      stop: asked after every dispatch, on all processes.
 
     Returns:
       The lines of metrics.jsonl.
 
     Raises:
       Diverged: with the last good checkpoint kept.
-      Interrupted: when `stop` was set, after saving.
+      Interrupted: when `stop` was set on any process, after saving.
     """
-    checkpoints = Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir, shared=True)
     try:
         restored = checkpoints.restore_newest(abstract_states(setup))
         if restored is None:
             step, states = 0, init_states(setup)
         else:
             step, states = restored.step, restored.state
-        log = MetricsLog(workdir, step if restored else -1, setup.config.run.tensorboard)
+        log = MetricsLog(
+            workdir, step if restored else -1, setup.config.run.tensorboard, shared=True
+        )
         run = _Run(setup, checkpoints, log, step)
         try:
             run.to_the_end(states, step, stop)
@@ -130,8 +133,9 @@ def divergence(first_bad: np.ndarray) -> str:
     )
 
 
-def _stored(split: Split | Examples) -> DeviceData:
-    return DeviceData(jnp.asarray(split.images), jnp.asarray(split.labels))
+def _placed(setup: Setup, split: Split | Examples) -> DeviceData:
+    images = place_images(setup.mesh, split.images, setup.images_are_split)
+    return DeviceData(images, place(split.labels, replicated(setup.mesh)))
 
 
 class _Run:
@@ -145,32 +149,41 @@ class _Run:
         members = setup.config.ensemble.size
         examples_per_step = members * setup.batches.num_examples / setup.batches.steps_per_epoch
         self.progress = Progress(
-            setup.num_steps, step, examples_per_step, setup.config.run.progress
+            setup.num_steps,
+            step,
+            examples_per_step,
+            setup.config.run.progress and is_main_process(),
         )
         whole, split = replicated(setup.mesh), over_members(setup.mesh)
         examples, validation = setup.examples, setup.dataset.validation
-        self.seeds = jax.device_put(setup.seeds, split)
+        self.seeds = place(setup.seeds, split)
         self.training = Evaluation(
-            jax.device_put(member_subsets(setup), split),
-            jax.device_put(_stored(examples), whole),
-            jax.device_put(examples.is_corrupted, whole),
+            place(member_subsets(setup), split),
+            _placed(setup, examples),
+            place(examples.is_corrupted, whole),
         )
         self.validation = None
         if len(validation.labels):
             rows = jnp.arange(len(validation.labels), dtype=jnp.int32)
             self.validation = Evaluation(
-                jax.device_put(jnp.tile(rows, (members, 1)), split),
-                jax.device_put(_stored(validation), whole),
-                jax.device_put(np.zeros(len(validation.labels), bool), whole),
+                place(jnp.tile(rows, (members, 1)), split),
+                _placed(setup, validation),
+                place(np.zeros(len(validation.labels), bool), whole),
             )
         self.evaluate = make_evaluation_program(
             setup.network,
             setup.mesh,
             setup.config.run.evaluation_batch_size,
             setup.members_per_chunk,
+            setup.images_are_split,
         )
         self.train = make_train_program(
-            setup.network, setup.optimizer, setup.batches, setup.mesh, setup.members_per_chunk
+            setup.network,
+            setup.optimizer,
+            setup.batches,
+            setup.mesh,
+            setup.members_per_chunk,
+            setup.images_are_split,
         )
         self.steps_per_dispatch = setup.config.run.steps_per_dispatch
         self.is_compiling = True
@@ -186,9 +199,10 @@ class _Run:
                 while step < target:
                     states, step = self._dispatch(states, step, target)
                     self.progress.update(step)
-                    if stop.signal_number and step < target:
+                    signal_number = stop.on_any_process()
+                    if signal_number and step < target:
                         self._save(states, step)
-                        raise Interrupted(step, stop.exit_code)
+                        raise Interrupted(step, 128 + signal_number)
 
     def _next_event(self, step: int) -> int:
         later = (events[bisect.bisect_right(events, step)] for events in (self.logged, self.saved))
@@ -209,7 +223,8 @@ class _Run:
             return states, step + size
         if not self.setup.config.run.steps_per_dispatch:
             rate = size / (time.monotonic() - began)
-            self.steps_per_dispatch = max(1, math.floor(rate * SECONDS_PER_DISPATCH))
+            steps = max(1, math.floor(rate * SECONDS_PER_DISPATCH))
+            self.steps_per_dispatch = largest(steps)  # all run the same program
         return states, step + size
 
     def _check_finite(self, first_bad: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.data.batching import Batches, batch_rows, epoch_order
-from memjax.runtime.mesh import data_devices, replicated
+from memjax.runtime.mesh import data_devices, replicated, take_rows
 from memjax.training.members import map_members, shard_members, split_batch
 from memjax.training.state import TrainState, member_keys
 from memjax.training.step import (
@@ -32,7 +32,8 @@ class DeviceData(NamedTuple):
     """The training examples on the devices, as stored.
 
     Attributes:
-      images: [n height width channels], uint8 or float32.
+      images: [n height width channels], uint8 or float32; whole on every device, or split over
+        `data` and filled up (see `memjax.runtime.mesh.place_images`).
       labels: int32 [n], the labels trained on.
     """
 
@@ -46,12 +47,14 @@ def make_train_program(
     batches: Batches,
     mesh: Mesh,
     members_per_chunk: int,
+    images_are_split: bool = False,
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
     """Returns the jitted `train(states, seeds, subsets, data, start, num_steps)`.
 
     states: TrainState with a leading member axis, donated; seeds: int32 [members];
     subsets: int32 [members subset_size], the rows of `data` that each member trains on;
-    start: the step to begin with; num_steps: how many steps.
+    start: the step to begin with; num_steps: how many steps. `images_are_split` says that the
+    images of `data` are split over the devices; that changes memory and speed only.
     It returns the states after them, and int32 [members], the first step whose loss was not
     finite (-1: none).
     """
@@ -59,6 +62,9 @@ def make_train_program(
 
     def train_member(state, seed, subset, data, start, num_steps):
         def examples_at(rows):
+            if images_are_split:
+                images = take_rows(mesh, data.images, subset[rows])
+                return images, split_batch(mesh, data.labels[subset[rows]])
             index = subset[split_batch(mesh, rows)]
             return data.images[index], data.labels[index]
 
@@ -70,7 +76,9 @@ def make_train_program(
 
         return map_members(one, members_per_chunk, states, seeds, subsets)
 
-    return jax.jit(shard_members(train_members, mesh, num_mapped=3), donate_argnums=0)
+    sharded = shard_members(train_members, mesh, num_mapped=3)
+    # Every process looks for a loss that is not finite.
+    return jax.jit(sharded, donate_argnums=0, out_shardings=(None, replicated(mesh)))
 
 
 def train_steps(
@@ -122,7 +130,11 @@ def train_steps(
 
 
 def make_evaluation_program(
-    network: Network, mesh: Mesh, batch_size: int, members_per_chunk: int
+    network: Network,
+    mesh: Mesh,
+    batch_size: int,
+    members_per_chunk: int,
+    images_are_split: bool = False,
 ) -> Callable[..., dict[str, jax.Array]]:
     """Returns the jitted `evaluate(params, subsets, data, is_corrupted)`.
 
@@ -130,15 +142,20 @@ def make_evaluation_program(
     rows of `data` that count for each member; data: DeviceData; is_corrupted: bool [n].
     It returns float32 [members]: loss (mean, in nats), accuracy, clean_accuracy and
     corrupted_accuracy (nan where there are no such examples), all in inference mode. `batch_size`
-    examples are evaluated at a time; that changes memory and speed only.
+    examples are evaluated at a time, and `images_are_split` is as in `make_train_program`; both
+    change memory and speed only.
     """
     logits_fn = make_logits_fn(for_inference(network))
 
-    def evaluate_batch(params, data):
-        data = split_batch(mesh, data)
-        logits = logits_fn(params, unit_pixels(data.images))
-        losses = jax.vmap(softmax_cross_entropy)(logits, data.labels)
-        return losses, jnp.argmax(logits, axis=-1) == data.labels
+    def evaluate_batch(params, data, index):
+        if images_are_split:
+            images = take_rows(mesh, data.images, index)
+        else:
+            images = split_batch(mesh, data.images[index])
+        labels = split_batch(mesh, data.labels[index])
+        logits = logits_fn(params, unit_pixels(images))
+        losses = jax.vmap(softmax_cross_entropy)(logits, labels)
+        return losses, jnp.argmax(logits, axis=-1) == labels
 
     def evaluate_member(params, subset, data, is_corrupted):
         num_examples = data.labels.shape[0]
@@ -146,7 +163,7 @@ def make_evaluation_program(
         num_batches = -(-num_examples // size)
         rows = jnp.minimum(jnp.arange(num_batches * size), num_examples - 1)
         losses, correct = jax.lax.map(
-            lambda index: evaluate_batch(params, jax.tree.map(lambda leaf: leaf[index], data)),
+            lambda index: evaluate_batch(params, data, index),
             rows.reshape(num_batches, size),
         )
         losses = losses.reshape(-1)[subset]

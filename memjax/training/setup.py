@@ -1,6 +1,7 @@
 """From a config to everything a run needs: data, network, optimiser, mesh, sizes."""
 
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from memjax.data.examples import Examples, corrupt_examples
 from memjax.data.sources import Dataset, load_dataset, moments
 from memjax.errors import InputError
 from memjax.models.registry import build_model
-from memjax.runtime.mesh import data_devices, make_mesh, over_members
+from memjax.runtime.mesh import data_devices, make_mesh, over_members, splits_images
 from memjax.training.members import map_members, shard_members
 from memjax.training.optimizers import make_optimizer
 from memjax.training.regularizers import Regularizers
@@ -57,6 +58,12 @@ class Setup(NamedTuple):
         return self.config.seed + jnp.arange(self.config.ensemble.size, dtype=jnp.int32)
 
     @property
+    def images_are_split(self) -> bool:
+        """Whether the images are split over the devices that share a batch."""
+        run, num_bytes = self.config.run, self.examples.images.nbytes
+        return splits_images(self.mesh, num_bytes, run.data_placement, run.data_memory_share)
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
         """(height, width, channels)."""
         return self.examples.images.shape[1:]
@@ -68,12 +75,15 @@ class Setup(NamedTuple):
         return sum(leaf.size for leaf in jax.tree.leaves(one.params["params"]))
 
 
-def prepare(config: Config, dataset: Dataset | None = None) -> Setup:
+def prepare(
+    config: Config, dataset: Dataset | None = None, devices: Sequence[jax.Device] | None = None
+) -> Setup:
     """Loads, corrupts and builds what the config says.
 
     Args:
       config: checked.
       dataset: what `load_dataset(config.dataset)` gives, if it is at hand.
+      devices: to choose from; None: those of all processes of the run.
 
     Raises:
       InputError: for whatever can only be checked once the data are there.
@@ -84,7 +94,9 @@ def prepare(config: Config, dataset: Dataset | None = None) -> Setup:
     subset_size = member_size(config, len(examples.labels))
     mean, std = moments(dataset.train.images, config.dataset.standardize)
     network = make_network(config, examples.num_classes, mean, std)
-    mesh = make_mesh(config.ensemble.size, config.run.num_devices, config.run.member_devices)
+    mesh = make_mesh(
+        config.ensemble.size, config.run.num_devices, config.run.member_devices, devices
+    )
     batches = make_batches(subset_size, config.train.batch_size, data_devices(mesh))
     optimizer = make_optimizer_of(config, batches)
     setup = Setup(config, dataset, examples, network, optimizer, batches, mesh, 1)

@@ -1,5 +1,6 @@
 """The train program: one step is plain SGD, cuts and devices change nothing, members are runs."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +12,7 @@ from flax import linen as nn
 
 from memjax.config import default_config, resolve
 from memjax.data.batching import batch_rows, epoch_order
-from memjax.runtime.mesh import over_members, replicated
+from memjax.runtime.mesh import over_members, place_images, replicated
 from memjax.training import setup as setup_lib
 from memjax.training.program import DeviceData, make_evaluation_program, make_train_program
 from memjax.training.state import TrainState, member_keys, member_subset
@@ -44,13 +45,23 @@ CNN = {
 }
 
 
+def placed(setup):
+    """The training examples on the devices, as the loop puts them there."""
+    images = place_images(setup.mesh, setup.examples.images, setup.images_are_split)
+    return DeviceData(images, jax.device_put(setup.examples.labels, replicated(setup.mesh)))
+
+
 def trained(setup, num_steps, cuts=()):
     """Trains from the start, cut into several dispatches."""
     program = make_train_program(
-        setup.network, setup.optimizer, setup.batches, setup.mesh, setup.members_per_chunk
+        setup.network,
+        setup.optimizer,
+        setup.batches,
+        setup.mesh,
+        setup.members_per_chunk,
+        setup.images_are_split,
     )
-    data = DeviceData(jnp.asarray(setup.examples.images), jnp.asarray(setup.examples.labels))
-    data = jax.device_put(data, replicated(setup.mesh))
+    data = placed(setup)
     seeds = jax.device_put(setup.seeds, over_members(setup.mesh))
     subsets = jax.device_put(setup_lib.member_subsets(setup), over_members(setup.mesh))
     with jax.set_mesh(setup.mesh):
@@ -123,6 +134,48 @@ def test_devices_change_nothing_but_rounding(model, members, devices):
     num_steps = 5 if model else 8
     expected = trained(one, num_steps).params
     assert relative_error(trained(many, num_steps).params, expected) < 1e-5
+
+
+@pytest.mark.parametrize("members", [1, 4], ids=["one", "members"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_split_images_change_no_bit(members, dtype):
+    """50 examples that 4 devices do not divide; 2 x 2 devices where there are members."""
+    fields = {
+        "train.batch_size": 15,
+        "ensemble.size": members,
+        "run.num_devices": 4,
+        "run.member_devices": 2 if members > 1 else 0,
+        "run.members_per_chunk": 2,
+    }
+    runs = [
+        with_pixels(small_setup(**fields, **{"run.data_placement": placement}), dtype)
+        for placement in ("replicated", "sharded")
+    ]
+    assert [run.images_are_split for run in runs] == [False, True]
+    whole, split = (trained(run, 6) for run in runs)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(split), strict=True):
+        np.testing.assert_array_equal(one, other)
+    whole, split = (evaluated(run) for run in runs)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], split[name])
+
+
+def with_pixels(setup, dtype):
+    """The setup with images as uint8 instead of float32, or as they are."""
+    images = setup.examples.images
+    if dtype == np.uint8:
+        images = np.round(images * 255).astype(np.uint8)
+    return setup._replace(examples=dataclasses.replace(setup.examples, images=images))
+
+
+def evaluated(setup):
+    evaluate = make_evaluation_program(
+        setup.network, setup.mesh, 7, setup.members_per_chunk, setup.images_are_split
+    )
+    with jax.set_mesh(setup.mesh):
+        params = setup_lib.init_states(setup).params
+        corrupted = jnp.asarray(setup.examples.is_corrupted)
+        return evaluate(params, setup_lib.member_subsets(setup), placed(setup), corrupted)
 
 
 @functools.cache
