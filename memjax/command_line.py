@@ -1,8 +1,8 @@
 """What the entry points share: flags parsed with one-line errors, and exit codes.
 
 Exit codes: 0 done; 2 bad input, nothing written; 3 the loss was not finite; 4 some points of a
-sweep failed; 143 stopped by SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so
-that --help is quick.
+sweep failed; 75 another process of the run was lost (the same command goes on); 143 stopped by
+SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so that --help is quick.
 """
 
 import errno
@@ -11,6 +11,7 @@ import logging
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -18,7 +19,11 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from memjax.errors import Diverged, InputError
+from memjax.errors import Diverged, InputError, ToldByMain
+
+flags.DEFINE_string(
+    "compilation_cache", "", "Folder or gs:// path that keeps compiled programs for later runs."
+)
 
 
 def find_config(path: str) -> str:
@@ -57,6 +62,25 @@ def config_names() -> list[str]:
 def define_config_flag() -> None:
     """Defines --config and its overrides (--config.train.batch_size=64)."""
     config_flags.DEFINE_config_file("config", None, "The config file, FILE.py or FILE.py:quick.")
+
+
+def define_process_flags() -> None:
+    """Defines --coordinator, --num_processes and --process_id, for a run of many processes."""
+    flags.DEFINE_string(
+        "coordinator", "", "HOST:PORT where process 0 listens; not needed where a cluster says so."
+    )
+    flags.DEFINE_integer(
+        "num_processes", 0, "Processes of the run; 1: this one alone; 0: as the cluster says."
+    )
+    flags.DEFINE_integer("process_id", -1, "Which process of the run this is, from 0.")
+
+
+def join_processes() -> None:
+    """Makes this process one of its run; before anything else of JAX."""
+    from memjax.runtime.distributed import initialize
+
+    given = flags.FLAGS
+    initialize(given.coordinator, given.num_processes, given.process_id)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -110,8 +134,12 @@ def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
 
 def fail(error: Exception, code: int = 2) -> NoReturn:
     """Prints one line on stderr and exits."""
+    sys.exit(_tell(error, code))
+
+
+def _tell(error: Exception, code: int) -> int:
     print(f"memjax: {error}", file=sys.stderr, flush=True)
-    sys.exit(code)
+    return code
 
 
 def required(name: str, example: str) -> Any:
@@ -130,18 +158,49 @@ def run_entry_point(main: Callable[[], None]) -> None:
         # stay.
         absl_logging.set_verbosity(absl_logging.FATAL)
         logging.getLogger("memjax").setLevel(logging.WARNING)
-        try:
-            main()
-        except InputError as error:
-            fail(error)
-        except Diverged as error:
-            fail(error, code=3)
-        except Exception as error:
-            if _is_disk_full(error):
-                fail(OSError("no space left on the disk; what was saved before is kept"))
-            raise
+        if flags.FLAGS.compilation_cache:
+            import jax
+
+            jax.config.update("jax_compilation_cache_dir", flags.FLAGS.compilation_cache)
+        code = _run(main)
+        distributed = _distributed()
+        if distributed:
+            distributed.leave(code)
+        sys.exit(code)
 
     app.run(guarded, flags_parser=parse)
+
+
+def _run(main: Callable[[], None]) -> int:
+    """Returns the exit code of main, its errors told in one line."""
+    try:
+        main()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except ToldByMain:
+        return 2
+    except InputError as error:
+        return _tell(error, 2)
+    except Diverged as error:  # all processes of a run see it
+        distributed = _distributed()
+        return 3 if distributed and not distributed.is_main_process() else _tell(error, 3)
+    except KeyboardInterrupt:
+        return _tell(InputError("interrupted"), 130)
+    except Exception as error:
+        if _is_disk_full(error):
+            return _tell(OSError("no space left on the disk; what was saved before is kept"), 2)
+        distributed = _distributed()
+        lost = distributed.as_process_lost(error) if distributed else None
+        if lost:
+            return _tell(lost, lost.exit_code)
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _distributed() -> Any:
+    """Returns memjax.runtime.distributed if it is in use: it imports JAX."""
+    return sys.modules.get("memjax.runtime.distributed")
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

@@ -4,9 +4,11 @@ python -m memjax.main --config=configs/digits_randlabel.py --workdir=runs/digits
 python -m memjax.main --config=configs/mnist_randx.py:quick --config.seed=1 --workdir=runs/quick
 python -m memjax.main --list_configs
 
-A run that was interrupted goes on from its newest checkpoint when it is called again.
+A run that was interrupted goes on from its newest checkpoint when it is called again. Started on
+many hosts (Slurm, Cloud TPU, Kubernetes, or with --coordinator), the same command is one run.
 """
 
+import json
 import sys
 
 from absl import flags
@@ -14,9 +16,11 @@ from absl import flags
 from memjax import command_line
 
 command_line.define_config_flag()
+command_line.define_process_flags()
 flags.adopt_module_key_flags(command_line)
 flags.DEFINE_string("workdir", None, "The run folder; made if it is not there.")
 flags.DEFINE_bool("overwrite", False, "Delete a run that is in the folder, and start anew.")
+flags.DEFINE_integer("profile", 0, "Steps to trace; short for --config.run.profile_steps.")
 flags.DEFINE_bool("list_configs", False, "List the configs that memjax ships, and stop.")
 FLAGS = flags.FLAGS
 
@@ -53,22 +57,30 @@ def main() -> None:
         return
     config = command_line.required("config", "configs/digits_randlabel.py")
     workdir = command_line.required("workdir", "runs/digits_randlabel")
+    if FLAGS.profile:
+        config.run.profile_steps = FLAGS.profile
 
     from memjax.config import resolve
+    from memjax.runtime.distributed import check_same_on_all_processes, is_main_process, on_all
     from memjax.training.loop import Interrupted
     from memjax.training.run import describe_setup, run
     from memjax.training.setup import prepare
 
-    resolved = resolve(config)
-    setup = prepare(resolved)
-    print(describe_setup(setup), flush=True)
+    command_line.join_processes()
+    resolved = on_all(lambda: resolve(config))
+    check_same_on_all_processes(json.dumps(resolved.as_dict()), "--config")
+    setup = on_all(lambda: prepare(resolved))
+    if is_main_process():
+        print(describe_setup(setup), flush=True)
     try:
         summary = run(setup, workdir, FLAGS.overwrite)
     except Interrupted as stopped:
-        print(f"memjax: {stopped}; the same command goes on from there", file=sys.stderr)
+        if is_main_process():
+            print(f"memjax: {stopped}; the same command goes on from there", file=sys.stderr)
         sys.exit(stopped.exit_code)
-    _show(summary)
-    print(f"run folder: {workdir}  curves: {workdir}/figures/curves.png")
+    if is_main_process():
+        _show(summary)
+        print(f"run folder: {workdir}  curves: {workdir}/figures/curves.png")
 
 
 if __name__ == "__main__":

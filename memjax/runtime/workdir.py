@@ -22,6 +22,7 @@ CONTENTS = (
     "analysis",
     "figures",
     "tensorboard",
+    "profile",
 )
 
 

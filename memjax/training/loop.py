@@ -23,6 +23,7 @@ from memjax.runtime.mesh import over_members, place, place_images, replicated
 from memjax.runtime.metrics import MetricsLog
 from memjax.runtime.preemption import StopRequest
 from memjax.runtime.progress import Progress
+from memjax.runtime.throughput import Profile, Throughput
 from memjax.training.program import DeviceData, make_evaluation_program, make_train_program
 from memjax.training.setup import Setup, abstract_states, init_states, member_subsets
 from memjax.training.state import TrainState
@@ -46,13 +47,16 @@ class Interrupted(Exception):
         self.step, self.exit_code = step, exit_code
 
 
-def train(setup: Setup, workdir: epath.Path, stop: StopRequest) -> list[dict[str, Any]]:
+def train(
+    setup: Setup, workdir: epath.Path, stop: StopRequest, throughput: Throughput
+) -> list[dict[str, Any]]:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Args:
       setup: from `prepare`.
       workdir: the run folder, claimed by process 0.
       stop: asked after every dispatch, on all processes.
+      throughput: told of every dispatch but the first, which compiles, and those in a trace.
 
     Returns:
       The lines of metrics.jsonl.
@@ -71,10 +75,12 @@ def train(setup: Setup, workdir: epath.Path, stop: StopRequest) -> list[dict[str
         log = MetricsLog(
             workdir, step if restored else -1, setup.config.run.tensorboard, shared=True
         )
-        run = _Run(setup, checkpoints, log, step)
+        profile = Profile(workdir, setup.config.run.profile_steps)
+        run = _Run(setup, checkpoints, log, step, throughput, profile)
         try:
             run.to_the_end(states, step, stop)
         finally:
+            profile.close()
             run.progress.close()
             log.close()
     finally:
@@ -141,8 +147,17 @@ def _placed(setup: Setup, split: Split | Examples) -> DeviceData:
 class _Run:
     """What stays the same from event to event."""
 
-    def __init__(self, setup: Setup, checkpoints: Checkpoints, log: MetricsLog, step: int):
+    def __init__(
+        self,
+        setup: Setup,
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        step: int,
+        throughput: Throughput,
+        profile: Profile,
+    ):
         self.setup, self.checkpoints, self.log = setup, checkpoints, log
+        self.throughput, self.profile = throughput, profile
         self.logged, self.saved = event_steps(setup)
         self.seconds_before = log.rows[-1]["wall_seconds"] if log.rows else 0.0
         self.began = time.monotonic()
@@ -211,6 +226,9 @@ class _Run:
     def _dispatch(self, states: TrainState, step: int, target: int) -> tuple[TrainState, int]:
         """Trains about a second's worth of steps, at most to `target`."""
         size = min(self.steps_per_dispatch or 1, target - step)
+        if not self.is_compiling:
+            self.profile.start()
+            size = min(size, self.profile.steps_left or size)
         began = time.monotonic()
         states, first_bad = self.train(
             states, self.seeds, self.training.subsets, self.training.data,
@@ -221,9 +239,13 @@ class _Run:
             self.is_compiling = False
             self.progress.restart(step + size)
             return states, step + size
+        seconds = time.monotonic() - began
+        if self.profile.steps_left:
+            self.profile.count(size)
+        else:
+            self.throughput.add(size, seconds)
         if not self.setup.config.run.steps_per_dispatch:
-            rate = size / (time.monotonic() - began)
-            steps = max(1, math.floor(rate * SECONDS_PER_DISPATCH))
+            steps = max(1, math.floor(size / seconds * SECONDS_PER_DISPATCH))
             self.steps_per_dispatch = largest(steps)  # all run the same program
         return states, step + size
 

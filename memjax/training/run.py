@@ -1,15 +1,24 @@
 """One run from start to end: claim the folder, write what it is, train, sum up."""
 
+import contextlib
+import json
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
 import memjax
 from memjax.data.examples import examples_table
 from memjax.reporting.curves import draw_curves
+from memjax.runtime.distributed import (
+    check_same_on_all_processes,
+    check_shared_workdir,
+    on_main,
+)
 from memjax.runtime.preemption import stop_request
 from memjax.runtime.tables import write_table
+from memjax.runtime.throughput import Throughput
 from memjax.runtime.workdir import (
     check_same_run,
     claim,
@@ -20,6 +29,7 @@ from memjax.runtime.workdir import (
 )
 from memjax.training.loop import train
 from memjax.training.setup import Setup, data_fingerprint
+from memjax.training.step import step_flops
 
 EXAMPLE_COLUMNS = {
     "split": "'train' or 'validation'",
@@ -57,6 +67,8 @@ def describe_setup(setup: Setup) -> str:
     mesh, config = setup.mesh, setup.config
     device = mesh.devices.flat[0]
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    if jax.process_count() > 1:
+        axes += f" of {jax.process_count()} processes"
     members = f", {config.ensemble.size} members" if config.ensemble.size > 1 else ""
     corruption = config.corruption
     kind = (
@@ -77,6 +89,8 @@ def describe_setup(setup: Setup) -> str:
 def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[str, Any]:
     """Trains a run in its folder, or finishes one that was interrupted.
 
+    All processes of a run call it: they train together, and process 0 writes the folder.
+
     Args:
       setup: from `memjax.training.setup.prepare`.
       workdir: the run folder; made if it is not there.
@@ -91,24 +105,47 @@ def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[
     """
     folder = epath.Path(workdir)
     document = config_document(setup)
+    facts = json.dumps([document, setup.images_are_split])
+    check_same_on_all_processes(facts, "data, devices or memjax")
     if not overwrite:
-        check_same_run(folder, document)
-    with claim(folder), stop_request() as stop:
-        if overwrite:
-            clear(folder)
-        if not check_same_run(folder, document):
-            write_json(folder / "config.json", document)
-        elif (folder / "summary.json").exists():
-            return read_json(folder / "summary.json")
-        table = examples_table(setup.dataset, setup.examples)
-        write_table(folder / "examples.parquet", table, EXAMPLE_COLUMNS)
-        rows = train(setup, folder, stop)
-        summary = summarize(setup, rows)
-        title = f"{setup.dataset.name}, {setup.config.corruption.kind}"
-        write_atomically(
-            folder / "figures" / "curves.png", lambda path: draw_curves(rows, title, path)
-        )
-        write_json(folder / "summary.json", summary)
+        on_main(lambda: check_same_run(folder, document))
+    check_shared_workdir(folder)
+    with contextlib.ExitStack() as held, stop_request() as stop:
+        done = on_main(lambda: _open(setup, folder, document, overwrite, held))
+        if done is not None:
+            return done
+        throughput = Throughput()
+        rows = train(setup, folder, stop, throughput)
+        return on_main(lambda: _finish(setup, folder, rows, throughput))
+
+
+def _open(
+    setup: Setup,
+    folder: epath.Path,
+    document: dict[str, Any],
+    overwrite: bool,
+    held: contextlib.ExitStack,
+) -> dict[str, Any] | None:
+    """Claims the folder until `held` closes; returns the summary if the run is finished."""
+    held.enter_context(claim(folder))
+    if overwrite:
+        clear(folder)
+    if not check_same_run(folder, document):
+        write_json(folder / "config.json", document)
+    elif (folder / "summary.json").exists():
+        return read_json(folder / "summary.json")
+    table = examples_table(setup.dataset, setup.examples)
+    write_table(folder / "examples.parquet", table, EXAMPLE_COLUMNS)
+    return None
+
+
+def _finish(
+    setup: Setup, folder: epath.Path, rows: list[dict[str, Any]], throughput: Throughput
+) -> dict[str, Any]:
+    summary = summarize(setup, rows) | _speed(setup, throughput)
+    title = f"{setup.dataset.name}, {setup.config.corruption.kind}"
+    write_atomically(folder / "figures" / "curves.png", lambda path: draw_curves(rows, title, path))
+    write_json(folder / "summary.json", summary)
     return summary
 
 
@@ -116,8 +153,7 @@ def summarize(setup: Setup, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the last metrics, the best validation accuracy, and the time to convergence.
 
     `epochs_to_fit` is the first logged epoch with 100 % training accuracy, null for a member
-    that never had it. `examples_per_second` counts compilation and evaluation too. Where there are
-    several members, values are lists over them.
+    that never had it. Where there are several members, values are lists over them.
     """
     last = dict(rows[-1])
     frame = {
@@ -132,13 +168,21 @@ def summarize(setup: Setup, rows: list[dict[str, Any]]) -> dict[str, Any]:
     best: list[float | None] = [None] * fitted.shape[1]
     if len(setup.dataset.validation.labels):
         best = frame["validation_accuracy"].max(axis=0).tolist()
-    seconds = max(last["wall_seconds"], 1e-9)
-    seen = last["step"] * setup.batches.num_examples / setup.batches.steps_per_epoch
     single = setup.config.ensemble.size == 1
     return {
         **last,
         "best_validation_accuracy": best[0] if single else best,
         "epochs_to_fit": epochs_to_fit[0] if single else epochs_to_fit,
         "num_params": setup.num_params,
-        "examples_per_second": round(seen * setup.config.ensemble.size / seconds, 1),
     }
+
+
+def _speed(setup: Setup, throughput: Throughput) -> dict[str, float | None]:
+    size, batches = setup.config.ensemble.size, setup.batches
+    flops = step_flops(setup.network, setup.optimizer, setup.image_shape, batches.batch_size)
+    return throughput.summary(
+        size * batches.num_examples / batches.steps_per_epoch,
+        flops / batches.batch_size,
+        setup.mesh,
+        setup.config.train.compute_dtype,
+    )

@@ -11,8 +11,9 @@ from flax import linen as nn
 from memjax.analysis.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.models.convolution import METHODS
+from memjax.runtime.flops import count_flops
 from memjax.training.regularizers import Regularizers, apply_input_regularizers, is_off
-from memjax.training.state import TrainState
+from memjax.training.state import TrainState, init_state
 
 
 class Batch(NamedTuple):
@@ -166,3 +167,28 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
         return TrainState(params, opt_state), {"loss": loss}
 
     return train_step
+
+
+def step_flops(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, ...],
+    batch_size: int,
+) -> float:
+    """Returns the FLOPs of one step of one network, as `memjax.runtime.flops.count_flops` does.
+
+    Convolutions count as direct ones, however they are computed on this machine.
+
+    Args:
+      network: as trained.
+      optimizer: likewise.
+      image_shape: (height, width, channels).
+      batch_size: examples of a step.
+    """
+    network = for_inference(network)
+    state = jax.eval_shape(lambda: init_state(0, network.model, optimizer, image_shape))
+    batch = jax.eval_shape(
+        lambda: Batch(jnp.zeros((batch_size, *image_shape)), jnp.zeros(batch_size, jnp.int32))
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return count_flops(make_train_step(network, optimizer), state, batch, key)
