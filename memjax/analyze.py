@@ -3,7 +3,8 @@
 python -m memjax.analyze --workdir=runs/digits_randlabel --passes=gradients,critical --steps=last
 python -m memjax.analyze --list_passes
 
-What is done is skipped, and a pass that was interrupted goes on from its last checkpoint.
+What is done is skipped, and a pass that was interrupted goes on from its last checkpoint. Many
+processes (a cluster, or --coordinator) share out the checkpoints.
 """
 
 import contextlib
@@ -37,6 +38,8 @@ flags.DEFINE_integer("num_devices", 0, "Devices to use; 0: all.")
 flags.DEFINE_integer("seed", 0, "Of searches and random starts.")
 flags.DEFINE_bool("overwrite", False, "Make tables anew that are there.")
 flags.DEFINE_string("data_dir", None, "Where the data lie now, if not where the run had them.")
+command_line.define_process_flags()
+flags.adopt_module_key_flags(command_line)
 FLAGS = flags.FLAGS
 
 
@@ -81,6 +84,7 @@ def _options(run: Any) -> Any:
 def _suiting(context: Any, passes: list) -> list:
     """Returns the passes that suit the run; one that was named and does not is an error."""
     from memjax.errors import InputError
+    from memjax.runtime.distributed import is_main_process
 
     suiting = []
     for each in passes:
@@ -90,8 +94,29 @@ def _suiting(context: Any, passes: list) -> list:
         except InputError as error:
             if FLAGS.passes != ["all"]:
                 raise
-            print(f"{each.name:<18} not for this run: {error}", flush=True)
+            if is_main_process():
+                print(f"{each.name:<18} not for this run: {error}", flush=True)
     return suiting
+
+
+def _context(workdir: str) -> Any:
+    from memjax.loading import load_run
+    from memjax.passes.base import Context
+
+    run = load_run(workdir, **({"dataset.data_dir": FLAGS.data_dir} if FLAGS.data_dir else {}))
+    return Context(run, _options(run), FLAGS.num_devices)
+
+
+def _check_same(context: Any, passes: list) -> None:
+    """Checks that all processes are to do the same, in one folder."""
+    import json
+
+    from memjax.runtime.distributed import check_same_on_all_processes, check_shared_workdir
+
+    names = [each.name for each in passes]
+    facts = [names, context.steps, dataclasses.asdict(context.options), FLAGS.overwrite]
+    check_same_on_all_processes(json.dumps(facts), "flags or checkpoints")
+    check_shared_workdir(context.run.workdir / "analysis")
 
 
 def main() -> None:
@@ -105,30 +130,35 @@ def main() -> None:
     workdir = command_line.required("workdir", "runs/digits_randlabel")
     passes = _passes()
 
-    from memjax.loading import load_run
-    from memjax.passes.base import Context
     from memjax.passes.runner import run_pass, table_path
+    from memjax.runtime.distributed import is_main_process, on_all, on_main
     from memjax.runtime.workdir import claim
 
-    run = load_run(workdir, **({"dataset.data_dir": FLAGS.data_dir} if FLAGS.data_dir else {}))
-    context = Context(run, _options(run), FLAGS.num_devices)
-    passes = _suiting(context, passes)
-    with claim(run.workdir / "analysis"):
+    command_line.join_processes()
+    context = on_all(lambda: _context(workdir))
+    passes = on_all(lambda: _suiting(context, passes))
+    _check_same(context, passes)
+    with contextlib.ExitStack() as held:
+        on_main(lambda: held.enter_context(claim(context.run.workdir / "analysis")))
         for each in passes:
-            with _progress(each.name) as on_step:
+            with _progress(each.name, is_main_process()) as on_step:
                 table = run_pass(context, each, FLAGS.overwrite, on_step)
-            print(f"{each.name:<18} {len(table):>9,} rows  {table_path(context, each)}", flush=True)
+            if is_main_process():
+                rows = f"{len(table):>9,} rows"
+                print(f"{each.name:<18} {rows}  {table_path(context, each)}", flush=True)
 
 
 @contextlib.contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+def _progress(name: str, enabled: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar over the checkpoints on a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console()
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, disable=not (enabled and console.is_terminal)
+    ) as progress:
         task = progress.add_task(name, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

@@ -12,5 +12,9 @@ class InUse(InputError):
     """Another process is at work in a folder."""
 
 
+class ToldByMain(InputError):
+    """On the other processes of a run: an InputError that process 0 raises and prints as well."""
+
+
 class Diverged(RuntimeError):
     """The loss, or a parameter, is no longer finite; the entry points exit with code 3."""

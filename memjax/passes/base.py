@@ -135,7 +135,7 @@ class Context:
       run: as opened.
       options: as given.
       steps: the checkpoints looked at, ascending.
-      mesh: the devices, along its axis `data`.
+      mesh: the devices of this process, along its axis `data`.
       key: of searches and random starts.
 
     Raises:
@@ -147,9 +147,10 @@ class Context:
         self.steps = _chosen_steps(run, options.steps)
         if options.members > run.num_members:
             raise InputError(f"--members={options.members}: the run has {run.num_members}")
-        if not 0 <= num_devices <= len(jax.devices()):
-            raise InputError(f"--num_devices={num_devices}: must be 0 to {len(jax.devices())}")
-        self.mesh: Mesh = make_mesh(1, num_devices)
+        devices = jax.local_devices()
+        if not 0 <= num_devices <= len(devices):
+            raise InputError(f"--num_devices={num_devices}: must be 0 to {len(devices)}")
+        self.mesh: Mesh = make_mesh(1, num_devices, devices=devices)
         self.key = jax.random.key(options.seed)
         self._shared: dict[Any, Any] = {}
 

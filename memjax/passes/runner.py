@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import pandas as pd
 import pyarrow.parquet as pq
 from etils import epath
 
 from memjax.errors import InputError
 from memjax.passes.base import Context, Pass
+from memjax.runtime.distributed import appears, is_main_process, on_all, on_main
 from memjax.runtime.tables import read_metadata, read_table, write_table
 from memjax.runtime.workdir import difference, read_json
 
@@ -52,46 +54,80 @@ def run_pass(
 ) -> pd.DataFrame:
     """Computes the table of one pass, or what is missing of it.
 
+    All processes of a run call it: they share out the checkpoints, each on its own devices, and
+    process 0 puts the table together.
+
     Args:
       context: the run and the options.
       analysis_pass: the pass.
       overwrite: discards a table that is there.
-      on_step: called with (checkpoints done, checkpoints in all).
+      on_step: called with (checkpoints done, checkpoints in all), the other processes' estimated.
 
     Returns:
-      The table, as written to analysis/NAME.parquet.
+      The table, as written to analysis/NAME.parquet; without rows on processes other than 0.
 
     Raises:
       InputError: for a table of another config or options, or a run that the pass is not for.
     """
     analysis_pass.check(context)
-    path, wanted = table_path(context, analysis_pass), identity(context, analysis_pass)
-    parts_folder = path.parent / f".{analysis_pass.name}.parts"
+    wanted = identity(context, analysis_pass)
+    keys: list[Any] = list(context.steps) if analysis_pass.per_checkpoint else [None]
+    missing = on_main(lambda: _missing(context, analysis_pass, keys, wanted, overwrite))
+    before, processes = len(keys) - len(missing), jax.process_count()
+    on_step(before, len(keys))
+
+    def compute() -> None:
+        for done, key in enumerate(missing[jax.process_index() :: processes], start=1):
+            part = _part_path(context, analysis_pass, key)
+            if not check_table(part, wanted):
+                table = analysis_pass.compute(context, key)
+                write_table(part, table, analysis_pass.columns, {"identity": wanted})
+            on_step(min(before + done * processes, len(keys)), len(keys))
+
+    if missing:
+        on_all(compute)
+        on_main(lambda: _assemble(context, analysis_pass, missing, wanted))
+    if not is_main_process():
+        return pd.DataFrame(columns=list(analysis_pass.columns))
+    return read_table(table_path(context, analysis_pass))
+
+
+def _part_path(context: Context, analysis_pass: Pass, key: Any) -> epath.Path:
+    folder = table_path(context, analysis_pass).parent / f".{analysis_pass.name}.parts"
+    return folder / f"{'run' if key is None else key}.parquet"
+
+
+def _missing(
+    context: Context, analysis_pass: Pass, keys: list[Any], wanted: dict[str, Any], overwrite: bool
+) -> list[Any]:
+    """Returns the checkpoints that the table does not have yet."""
+    path = table_path(context, analysis_pass)
     if overwrite:
         path.unlink(missing_ok=True)
+        parts_folder = _part_path(context, analysis_pass, None).parent
         if parts_folder.exists():
             parts_folder.rmtree()
-    is_there = check_table(path, wanted)
-    keys: list[Any] = list(context.steps) if analysis_pass.per_checkpoint else [None]
-    finished = read_table(path) if is_there else None
-    if finished is not None and not analysis_pass.per_checkpoint:
-        return finished
-    have = set() if finished is None else set(finished["step"])
-    missing = [key for key in keys if key not in have]
-    on_step(len(keys) - len(missing), len(keys))
-    if finished is not None and not missing:
-        return finished
-    for done, key in enumerate(missing, start=len(keys) - len(missing) + 1):
-        part = parts_folder / f"{'run' if key is None else key}.parquet"
-        if not check_table(part, wanted):
-            table = analysis_pass.compute(context, key)
-            write_table(part, table, analysis_pass.columns, {"identity": wanted})
-        on_step(done, len(keys))
-    tables = [] if finished is None else [finished]
+    if not check_table(path, wanted):
+        return keys
+    if not analysis_pass.per_checkpoint:
+        return []
+    have = set(read_table(path)["step"])
+    return [key for key in keys if key not in have]
+
+
+def _assemble(
+    context: Context, analysis_pass: Pass, missing: list[Any], wanted: dict[str, Any]
+) -> None:
+    """Writes the table of what was there and the new parts, and deletes these."""
+    path = table_path(context, analysis_pass)
+    for part in (_part_path(context, analysis_pass, key) for key in missing):
+        if not appears(part):
+            raise InputError(f"{part}: another process wrote it, and it is not here")
+    parts_folder = _part_path(context, analysis_pass, None).parent
+    tables = [read_table(path)] if path.exists() else []
     tables += [read_table(part) for part in sorted(parts_folder.glob("*.parquet"))]
     table = pd.concat(tables, ignore_index=True)
     if analysis_pass.per_checkpoint:
         table = table.sort_values("step", kind="stable", ignore_index=True)
     write_table(path, table, analysis_pass.columns, {"identity": wanted})
     parts_folder.rmtree()
-    return read_table(path)

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from memjax import config as config_lib
 from memjax.errors import InputError
+from memjax.runtime.distributed import is_process_lost, on_main
 
 
 def checkpoint_steps(
@@ -87,15 +89,36 @@ class Checkpoints:
 
     Every checkpoint carries a checksum of its bits, so that one that was truncated, or was
     restored as something else, is never taken for good.
+
+    Args:
+      workdir: the run folder.
+      read_only: never to write there.
+      shared: whether all processes of the run save and restore together, every one of them calling
+        every method; otherwise this process is alone with its checkpoints.
     """
 
-    def __init__(self, workdir: epath.PathLike, read_only: bool = False):
+    def __init__(self, workdir: epath.PathLike, read_only: bool = False, shared: bool = False):
         self._directory = epath.Path(workdir).absolute() / "checkpoints"
+        self._shared = shared
+        self._is_one_of_many = jax.process_count() > 1 and not shared
         if read_only and not self._directory.exists():
             raise InputError(f"{self._directory}: no checkpoints here")
+        multiprocessing = ocp.options.MultiprocessingOptions()
+        if self._is_one_of_many:
+            process = jax.process_index()
+            multiprocessing = ocp.options.MultiprocessingOptions(
+                primary_host=process,
+                active_processes={process},
+                barrier_sync_key_prefix=f"{self._directory}",
+            )
+            if not read_only:
+                self._directory.mkdir(parents=True, exist_ok=True)  # orbax would not
         with _quiet_orbax() if read_only else contextlib.nullcontext():
             options = ocp.CheckpointManagerOptions(
-                create=not read_only, cleanup_tmp_directories=not read_only, read_only=read_only
+                create=not (read_only or self._is_one_of_many),
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                multiprocessing_options=multiprocessing,
             )
             self._manager = ocp.CheckpointManager(
                 self._directory, options=options, item_names=("state", "metadata")
@@ -108,8 +131,9 @@ class Checkpoints:
     def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
         """Starts to write a checkpoint; training may go on at once and donate `state`."""
         _, checksum = finite_and_checksum(state)
-        # On CPU orbax may hold the very buffers that the next step is given to overwrite.
-        state = jax.tree.map(jnp.copy, state)
+        # On CPU orbax may hold the very buffers that the next step is given to overwrite. Arrays of
+        # one process among others it takes from the host only.
+        state = jax.tree.map(np.array if self._is_one_of_many else jnp.copy, state)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -147,6 +171,8 @@ class Checkpoints:
             found = self._manager.restore(step, args=args)
             checksum = int(finite_and_checksum(found.state)[1])
         except Exception as error:  # orbax and tensorstore raise whatever the damage leads to
+            if is_process_lost(error):
+                raise
             first_line = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise InputError(f"{self._directory / str(step)}: damaged ({first_line})") from error
         if checksum != found.metadata["checksum"]:
@@ -156,8 +182,27 @@ class Checkpoints:
     def restore_newest(self, abstract: Any) -> Restored | None:
         """Reads the newest whole checkpoint; None if there is none.
 
-        A damaged one is deleted, with a warning, in favour of the one before.
+        A damaged one is deleted, with a warning, in favour of the one before. Of several processes
+        process 0 looks for it alone: one that fails to read what the others could would hang them.
         """
+        if not self._shared or jax.process_count() == 1:
+            return self._newest_whole(abstract)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        on_one_device = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract
+        )
+
+        def find() -> int:
+            alone = Checkpoints(self._directory.parent)
+            found = alone._newest_whole(on_one_device)
+            alone.close()
+            return -1 if found is None else found.step
+
+        newest = on_main(find)
+        self._manager.reload()
+        return None if newest < 0 else self.restore(newest, abstract)
+
+    def _newest_whole(self, abstract: Any) -> Restored | None:
         for step in reversed(self.steps()):
             try:
                 return self.restore(step, abstract)

@@ -7,12 +7,14 @@ its failures words. Every function does nothing, or the obvious, in a run of one
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -20,11 +22,15 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from memjax.errors import InputError
+from memjax.errors import InputError, ToldByMain
 from memjax.runtime import joining
 
+T = TypeVar("T")
+
 HEARTBEAT_TIMEOUT_S = 40  # JAX ends a process whose peer was silent for so long, also in a hang
+HOWEVER_LONG_S = 30 * 24 * 3600.0  # for waiting for work that may take days; heartbeats watch it
 _LEAVE_TOGETHER_S = 10  # for an error that all processes find at the same time
+_SAVE_S = 60  # after a signal: the others may still be saving
 
 # How JAX, gloo, gRPC and NCCL say that the other end is gone.
 _LOST_SIGNS = (
@@ -85,6 +91,87 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
+def share_of_process(task_index: int = 0, num_tasks: int = 1) -> tuple[int, int]:
+    """Returns (task_index, num_tasks) of this process, where each task is a run of processes.
+
+    Example:
+      >>> share_of_process(2, 8)  # alone: the task is the process
+      (2, 8)
+    """
+    num_processes = jax.process_count()
+    return task_index * num_processes + jax.process_index(), num_tasks * num_processes
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Calls `work()` on process 0 alone and returns what it gave on every process; all call this.
+
+    Args:
+      work: returns what JSON can hold.
+
+    Raises:
+      InputError: on every process, where process 0 raised it.
+      ProcessLost: on the others, where process 0 raised something else.
+
+    Example:
+      >>> on_main(lambda: [1, 2])
+      [1, 2]
+    """
+    if jax.process_count() == 1:
+        return work()
+    value, error = None, None
+    if is_main_process():
+        try:
+            value = work()
+        except Exception as found:
+            error = found
+    words = "" if error is None else str(error) or type(error).__name__
+    told = _from_main(json.dumps([value, words, isinstance(error, InputError)]))
+    if error is not None:
+        raise error
+    value, words, is_input = json.loads(told)
+    if words:
+        raise ToldByMain(words) if is_input else ProcessLost(f"process 0 failed: {words}")
+    return value
+
+
+def on_all(work: Callable[[], T]) -> T:
+    """Calls `work()` on every process; an InputError of one of them is raised on all of them.
+
+    Raises:
+      InputError: that of the first process that has one.
+
+    Example:
+      >>> on_all(lambda: "done")
+      'done'
+    """
+    if jax.process_count() == 1:
+        return work()
+    value, words = None, ""
+    try:
+        value = work()
+    except InputError as error:
+        words = str(error)
+    all_words = _exchange(words)
+    if len(set(all_words)) == 1 and words:
+        _raise_on_all(words)
+    for process, found in enumerate(all_words):
+        if found:
+            _raise_on_all(f"process {process} of {len(all_words)}: {found}")
+    return value  # type: ignore[return-value]
+
+
+def largest(number: int) -> int:
+    """Returns the largest of the numbers that the processes give; all call this.
+
+    Example:
+      >>> largest(15)
+      15
+    """
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
 def check_same_on_all_processes(value: str, what: str) -> None:
     """Checks that every process was started with the same `value`; every process calls this.
 
@@ -109,7 +196,11 @@ def _raise_for(is_wrong: np.ndarray, message: str) -> None:
     wrong = np.flatnonzero(is_wrong).tolist()
     if wrong:
         names = ", ".join(map(str, wrong))
-        raise InputError(f"process {names} of {len(is_wrong)}: {message}")
+        _raise_on_all(f"process {names} of {len(is_wrong)}: {message}")
+
+
+def _raise_on_all(message: str) -> None:
+    raise InputError(message) if is_main_process() else ToldByMain(message)
 
 
 def check_shared_workdir(workdir: epath.PathLike, timeout_s: float = 10.0) -> None:
@@ -124,21 +215,8 @@ def check_shared_workdir(workdir: epath.PathLike, timeout_s: float = 10.0) -> No
     """
     if jax.process_count() == 1:
         return
-    name = f".shared-{secrets.token_hex(8) if is_main_process() else ''}"
-    name = _from_main(name.ljust(32))
-    token = epath.Path(workdir) / name
-    failure = ""
-    if is_main_process():
-        try:
-            token.parent.mkdir(parents=True, exist_ok=True)
-            token.write_text("all processes of one run must see this file")
-        except Exception as error:  # an object store has errors of its own
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-            failure = f"--workdir={workdir}: not writable ({reason})"
-    failure = _from_main(failure[:1000].ljust(1000))
-    if failure:
-        raise InputError(failure)
-    is_hidden = multihost_utils.process_allgather(np.array(not _appears(token, timeout_s)))
+    token = epath.Path(on_main(lambda: _write_token(epath.Path(workdir))))
+    is_hidden = multihost_utils.process_allgather(np.array(not appears(token, timeout_s)))
     if is_main_process():
         token.unlink(missing_ok=True)
     _raise_for(
@@ -148,14 +226,39 @@ def check_shared_workdir(workdir: epath.PathLike, timeout_s: float = 10.0) -> No
     )
 
 
+def _write_token(workdir: epath.Path) -> str:
+    token = workdir / f".shared-{secrets.token_hex(8)}"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        token.write_text("all processes of one run must see this file")
+    except Exception as error:  # an object store has errors of its own
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"--workdir={workdir}: not writable ({reason})") from error
+    return os.fspath(token)
+
+
 def _from_main(text: str) -> str:
-    """Returns process 0's text, of one length everywhere in characters, stripped."""
-    codes = np.array([ord(character) for character in text], np.int32)
-    codes = multihost_utils.broadcast_one_to_all(codes)
-    return "".join(map(chr, codes.tolist())).strip()
+    """Returns process 0's text."""
+    barrier("process 0 tells", HOWEVER_LONG_S)  # a collective might not wait for long work
+    data = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    return bytes(multihost_utils.broadcast_one_to_all(np.resize(data, length))).decode()
 
 
-def _appears(path: epath.Path, timeout_s: float) -> bool:
+def _exchange(text: str) -> list[str]:
+    """Returns the texts of all processes."""
+    barrier("all tell", HOWEVER_LONG_S)
+    data = np.frombuffer(text.encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(len(data)))
+    padded = np.pad(data, (0, int(lengths.max()) - len(data)))
+    if not padded.size:
+        return [""] * len(lengths)
+    rows = multihost_utils.process_allgather(padded)
+    return [bytes(row[:length]).decode() for row, length in zip(rows, lengths, strict=True)]
+
+
+def appears(path: epath.Path, timeout_s: float = 60.0) -> bool:
+    """Returns whether a file that another process wrote can be seen within `timeout_s` seconds."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
@@ -233,13 +336,28 @@ def is_process_lost(error: BaseException | None) -> bool:
     return False
 
 
+def as_process_lost(error: Exception) -> ProcessLost | None:
+    """Returns what an error says of a lost process, in one line; None where it is of another kind.
+
+    Example:
+      >>> as_process_lost(ValueError("shapes differ")) is None
+      True
+    """
+    if jax.process_count() == 1 or not is_process_lost(error):
+        return None
+    return ProcessLost(
+        f"process {jax.process_index()} of {jax.process_count()}: another process of this run is "
+        f"gone ({' '.join(str(error).split())[:200]}); the same command goes on from what is saved"
+    )
+
+
 def leave(exit_code: int) -> None:
     """Lets go of the other processes; the last thing an entry point does, error or not.
 
     After a success it waits until all have come here: process 0 may still be writing. After an
-    error it waits a few seconds, for the others to end of the same one, and then ends this process
-    at once: JAX would wait for hours, then abort with another exit code. The others stop within
-    HEARTBEAT_TIMEOUT_S seconds.
+    error it waits a few seconds, for the others to end of the same one, after a signal a minute,
+    for they may be saving; then it ends this process at once: JAX would wait for hours, and abort
+    with another exit code. The others stop within HEARTBEAT_TIMEOUT_S seconds.
 
     Args:
       exit_code: what this process is about to exit with.
@@ -250,8 +368,14 @@ def leave(exit_code: int) -> None:
     thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     if not never_joined:
         thread.start()
-        thread.join(_LEAVE_TOGETHER_S if exit_code else None)
+        thread.join(_leave_time_s(exit_code))
     if never_joined or thread.is_alive():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)
+
+
+def _leave_time_s(exit_code: int) -> float | None:
+    if exit_code == 0:
+        return None
+    return _SAVE_S if exit_code > 128 else _LEAVE_TOGETHER_S

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from memjax.runtime.distributed import is_main_process, on_main
 from memjax.runtime.workdir import write_atomically
 
 
@@ -39,15 +40,35 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
 class MetricsLog:
     """Appends lines; those of steps after the one resumed from are dropped when it opens.
 
+    Args:
+      workdir: the run folder.
+      resume_step: the step that the run goes on from; -1 begins anew.
+      tensorboard: whether to write TensorBoard files too.
+      shared: whether all processes have this run: process 0 writes, and all have the same lines.
+
     Attributes:
       rows: the lines so far.
     """
 
-    def __init__(self, workdir: epath.PathLike, resume_step: int, tensorboard: bool = False):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        resume_step: int,
+        tensorboard: bool = False,
+        shared: bool = False,
+    ):
         self._path = epath.Path(workdir) / "metrics.jsonl"
-        self.rows = [row for row in read_metrics(self._path) if row["step"] <= resume_step]
-        self._rewrite()
-        self._tensorboard = TensorBoard(workdir, resume_step) if tensorboard else None
+        self._writes = is_main_process() or not shared
+        self.rows: list[dict[str, Any]] = []
+
+        def reopen() -> list[dict[str, Any]]:
+            self.rows = [row for row in read_metrics(self._path) if row["step"] <= resume_step]
+            self._rewrite()
+            return self.rows
+
+        self.rows = on_main(reopen) if shared else reopen()
+        with_tensorboard = tensorboard and self._writes
+        self._tensorboard = TensorBoard(workdir, resume_step) if with_tensorboard else None
 
     def _rewrite(self) -> None:
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
@@ -57,6 +78,8 @@ class MetricsLog:
         """Writes one line to disk and returns it as it was written."""
         row = {name: _plain(value) for name, value in row.items()}
         self.rows.append(row)
+        if not self._writes:
+            return row
         if "://" in os.fspath(self._path):
             self._rewrite()  # objects have no append
         else:

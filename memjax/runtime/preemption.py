@@ -5,6 +5,8 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+from memjax.runtime.distributed import largest
+
 
 class StopRequest:
     """Which signal came, if any.
@@ -19,6 +21,10 @@ class StopRequest:
     def exit_code(self) -> int:
         """What a shell reports of a process ended by this signal: 143 for SIGTERM."""
         return 128 + self.signal_number
+
+    def on_any_process(self) -> int:
+        """Returns the signal that came to any process of the run, 0 for none; all call this."""
+        return largest(self.signal_number)
 
 
 @contextlib.contextmanager
