@@ -1,12 +1,14 @@
 """A finished or running run, opened for analysis."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
 from etils import epath
+from flax import linen as nn
 
 from memjax.config import Config, resolve, unflatten
 from memjax.errors import InputError
@@ -16,7 +18,7 @@ from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import difference, read_json
 from memjax.training.run import config_document
 from memjax.training.setup import Setup, abstract_states, member_subsets, prepare
-from memjax.training.step import for_inference, make_logits_fn, unit_pixels
+from memjax.training.step import Network, for_inference, make_logits_fn, unit_pixels
 
 
 class SplitArrays(NamedTuple):
@@ -47,6 +49,27 @@ class SplitArrays(NamedTuple):
         )
 
 
+def shared_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns `make_logits_fn(network)`, the same object for equal networks.
+
+    Runs that differ in their parameters alone then share compiled programs: jax.jit knows a static
+    function by its identity.
+    """
+    moments = [tuple(np.ravel(np.asarray(m, np.float32)).tolist()) for m in network[1:3]]
+    try:
+        hash(network.model)
+    except TypeError:  # a user's module with a field that has no hash
+        return make_logits_fn(network)
+    return _logits_fn_of(network.model, *moments)
+
+
+@functools.lru_cache(maxsize=64)
+def _logits_fn_of(
+    model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Callable[[Any, jax.Array], jax.Array]:
+    return make_logits_fn(Network(model, np.array(mean, np.float32), np.array(std, np.float32)))
+
+
 class Run:
     """One run folder. Read-only: nothing here writes a checkpoint.
 
@@ -67,7 +90,7 @@ class Run:
         # The machine that analyses a run need not be the one that trained it.
         devices = {"run.num_devices": 0, "run.member_devices": 0}
         self.config: Config = resolve(unflatten(science | document["run"] | devices | overrides))
-        self.setup: Setup = prepare(self.config)
+        self.setup: Setup = prepare(self.config, devices=jax.local_devices())
         # Fields that the run's memjax did not have yet are at the defaults that keep its results.
         now = config_document(self.setup)["science"]
         found = difference(
@@ -75,7 +98,7 @@ class Run:
         )
         if found:
             raise InputError(f"{self.workdir}: the run and its data now differ ({found})")
-        self.logits_fn = make_logits_fn(for_inference(self.setup.network))
+        self.logits_fn = shared_logits_fn(for_inference(self.setup.network))
 
     @functools.cached_property
     def _checkpoints(self) -> Checkpoints:

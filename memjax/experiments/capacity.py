@@ -16,6 +16,7 @@ from memjax.experiments.figure05 import (
     partly_noise,
 )
 from memjax.experiments.rows import of_kind, select
+from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.figures import add_legend_below, listed, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure
@@ -35,6 +36,15 @@ COLUMNS = {
     "seed": "seed of the network, the order and the noise",
     "best_validation_accuracy": "highest validation accuracy over training, share right",
 }
+
+STUDIES = ("capacity", "cifar_capacity")
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the table: the best accuracy of every run on both data sets."""
+    names = {"capacity": "mnist", "cifar_capacity": "cifar10"}
+    parts = [studies[study].last_rows().assign(dataset=names[study]) for study in STUDIES]
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -6,14 +6,20 @@ random). Plotted: how often each example is classified correctly over the runs, 
 would be seen if all examples were equally hard: draws from a binomial with randX's mean P(correct).
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.analysis.microbatch import over_microbatches
 from memjax.analysis.statistics import binomial_null, overdispersion
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
+from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.figures import add_legend, counted
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_examples
 from memjax.reporting.style import new_figure, series_style
@@ -39,6 +45,29 @@ def correct_by_run(table: pd.DataFrame, data: str) -> jax.Array:
     if len(wide) < 2:
         raise NotMeasurable(f"{len(wide)} run on {data}, at least 2 are needed")
     return jnp.asarray(wide.to_numpy(bool))
+
+
+STUDIES = ("consistency",)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: every training example in every run, at the end."""
+    parts = []
+    for factors, run in studies["consistency"].runs():
+        all_params, images = run.member_params(run.steps[-1]), run.train.images
+        labels = jnp.asarray(run.train.labels)
+        for member in range(run.num_members):
+            params = jax.tree.map(lambda leaf, m=member: leaf[m], all_params)
+            correct = _is_correct(run.logits_fn, params, images, labels)
+            columns = {"data": factors["kind"], "run": member, "index": run.train.source_index}
+            parts.append(pd.DataFrame(columns | {"correct": np.asarray(correct)}))
+    return pd.concat(parts, ignore_index=True)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _is_correct(logits_fn: Any, params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+    logits = over_microbatches(lambda batch: logits_fn(params, batch), images, microbatch_size=1000)
+    return jnp.argmax(logits, axis=-1) == labels
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from memjax.analysis.statistics import cliffs_delta
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
+from memjax.experiments.study_runs import StudyRuns
+from memjax.passes.base import Options
 from memjax.reporting.figures import counted, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_examples
 from memjax.reporting.style import new_figure
@@ -38,6 +40,21 @@ COLUMNS = {
     "spectral_entropy": "entropy of the power over frequencies, over its maximum",
     "kurtosis": "excess kurtosis of the weights",
 }
+
+STUDIES = ("cifar_noise",)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: the filters of the first and the last checkpoint."""
+    runs = studies["cifar_noise"]
+    filters = runs.analysis("filters", Options(), kind=("real", "randY"), level=(0.0, 1.0))
+    filters = filters.rename(columns={"weights": "pixels"})
+    is_first, is_last = (
+        filters["step"] == filters.groupby("kind")["step"].transform(end) for end in ("min", "max")
+    )
+    trained = filters[is_last].assign(data=filters["kind"])
+    initial = filters[is_first & (filters["kind"] == "real")].assign(data="initial")
+    return pd.concat([trained, initial], ignore_index=True)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -7,11 +7,15 @@ loss-sensitivity, the l1 norm of the gradient of the average loss after t update
 example, differentiated through all t updates, as training goes on.
 """
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
+from memjax.experiments.study_runs import StudyRuns
+from memjax.passes.base import Options
 from memjax.reporting.figures import add_legend, draw_mean_and_range, listed, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -28,6 +32,23 @@ COLUMNS = {
     "num_examples": "number of training examples",
     "gini": "Gini coefficient over the examples of the l1 norm of the loss-sensitivity",
 }
+
+STUDIES = ("influence",)
+
+
+def sensitivity_options(runs: StudyRuns, **chosen: Any) -> Options:
+    """Returns the options of the sensitivity passes at a study's sizes."""
+    sizes = runs.sizes
+    return Options(num_probes=sizes.num_probes, num_class_probes=sizes.num_class_probes, **chosen)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: a Gini coefficient per run and probed step."""
+    runs = studies["influence"]
+    found = runs.analysis("sensitivity", sensitivity_options(runs))
+    by_step = found.groupby(["kind", "labels", "seed", "step"], sort=False)["gini"]
+    table = by_step.agg(gini="first", num_examples="size").reset_index()
+    return table.rename(columns={"kind": "data"})[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

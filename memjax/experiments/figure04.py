@@ -10,7 +10,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
+from memjax.experiments.figure03 import sensitivity_options
 from memjax.experiments.rows import select
+from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.figures import number_log_axis, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure
@@ -26,6 +28,16 @@ COLUMNS = {
     "sensitivity": "l1 norm of the gradient, mean over the class's examples and over the steps, "
     "nats per unit of pixel intensity",
 }
+
+STUDIES = ("influence",)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: a matrix of classes for every run with class labels."""
+    runs = studies["influence"]
+    found = runs.analysis("class_sensitivity", sensitivity_options(runs), labels="class")
+    names = {"kind": "data", "image_class": "label_class"}
+    return found.rename(columns=names)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, select, values_at
+from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.figures import (
     add_legend,
     draw_mean_and_range,
@@ -31,6 +32,16 @@ COLUMNS = {
     "seed": "seed of the network, the order and the noise",
     "best_validation_accuracy": "highest validation accuracy over training, share right",
 }
+
+STUDIES = ("capacity",)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: the best accuracy of every run with randX."""
+    runs = studies["capacity"]
+    rows = runs.last_rows()
+    rows = rows[rows["kind"] != "removed"].assign(reference_width=int(runs.sizes.width))
+    return rows[list(COLUMNS)].reset_index(drop=True)
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -14,6 +14,7 @@ from matplotlib.ticker import NullLocator
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import highest, select
+from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.figures import add_legend, listed, number_log_axis, percent, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import level_style, new_figure
@@ -31,6 +32,19 @@ COLUMNS = {
     "epochs_to_fit": "epochs until every training example was right; nan if never (censored)",
     "epochs_run": "epochs that the run was trained; a censored time is longer",
 }
+
+STUDIES = ("capacity", "dataset_size")
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: the time of every run with randX to fit its training set."""
+    by_width, by_number = studies["capacity"], studies["dataset_size"]
+    left = by_width.last_rows()
+    left = left[left["kind"] != "removed"].assign(
+        panel="capacity", num_examples=by_width.sizes.num_train
+    )
+    right = by_number.last_rows().assign(panel="examples", width=int(by_number.sizes.width))
+    return pd.concat([left, right], ignore_index=True)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -11,10 +11,18 @@ from matplotlib.figure import Figure
 
 from memjax.experiments import noise_levels
 from memjax.experiments.context import Context
+from memjax.experiments.study_runs import StudyRuns
 
 NAME = "figure07"
 TITLE = "Figure 7: does complexity grow with noise? (MLP on MNIST)"
 COLUMNS = noise_levels.COLUMNS
+
+STUDIES = ("mnist_noise",)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: accuracy at every epoch, CSR at every checkpoint."""
+    return noise_levels.tabulate_levels(studies["mnist_noise"])
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -7,8 +7,10 @@ validation set and, as the paper's footnote tells, of the training set, at radiu
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import noise_levels
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, final, select, values_at
+from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.figures import add_legend_below, draw_bounds, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -26,6 +28,15 @@ COLUMNS = {
     "csr_lower": "share of the examples found critical",
     "csr_upper": "share of the examples not certified safe",
 }
+
+STUDIES = ("cifar_noise",)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: CSR of both splits at every checkpoint, all data noise."""
+    table = noise_levels.critical_ratios(studies["cifar_noise"])
+    whole = (table["kind"] == "real") | (table["level"] == 1.0)
+    return table[whole].rename(columns={"kind": "data"})[list(COLUMNS)].reset_index(drop=True)
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, select, values_at
+from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.figures import add_legend_below, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -38,6 +39,13 @@ COLUMNS = {
     "best_validation_accuracy": "highest validation accuracy over training (true labels)",
 }
 SETTING = ["technique", "strength", "adversarial_weight"]
+
+STUDIES = ("regularizers",)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: the end of every run."""
+    return studies["regularizers"].last_rows()[list(COLUMNS)].reset_index(drop=True)
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
+from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.figures import (
     add_legend_below,
     draw_mean_and_range,
@@ -31,6 +32,14 @@ COLUMNS = {
     "train_loss": "mean cross-entropy on the training set, nats",
 }
 SETTING = ["technique", "strength"]
+
+STUDIES = ("regularizers",)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: the training loss of every run over its epochs."""
+    table = studies["regularizers"].results()
+    return table[table["adversarial_weight"] == 0][list(COLUMNS)].reset_index(drop=True)
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

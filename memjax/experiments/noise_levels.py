@@ -13,6 +13,8 @@ from memjax.experiments.rows import (
     select,
     values_at,
 )
+from memjax.experiments.study_runs import StudyRuns
+from memjax.passes.base import Options
 from memjax.reporting.figures import (
     add_legend_below,
     draw_bounds,
@@ -35,6 +37,30 @@ COLUMNS = {
     "csr_lower": "share of validation examples found critical; nan where it was not measured",
     "csr_upper": "share of validation examples not certified safe; nan where not measured",
 }
+
+
+def critical_ratios(runs: StudyRuns) -> pd.DataFrame:
+    """Returns the CSR of both splits at every checkpoint, at the study's radius."""
+    sizes = runs.sizes
+    options = Options(num_examples=sizes.num_searched, radii=(sizes.radius,))
+    return ratios(runs.analysis("critical", options))
+
+
+def ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns critical sample ratios from the rows of single examples."""
+    by = ["kind", "level", "seed", "epoch", "split", "radius"]
+    means = table.groupby(by, sort=False)[["critical_lower", "critical_upper"]].mean().reset_index()
+    return means.rename(columns={"critical_lower": "csr_lower", "critical_upper": "csr_upper"})
+
+
+def tabulate_levels(runs: StudyRuns) -> pd.DataFrame:
+    """Returns the figure's table: accuracy at every logged epoch, CSR at every checkpoint."""
+    by = ["kind", "level", "seed", "epoch"]
+    found = critical_ratios(runs)
+    found = found[found["split"] == "validation"][[*by, "radius", "csr_lower", "csr_upper"]]
+    accuracy = runs.results()[[*by, "train_accuracy", "validation_accuracy"]]
+    table = accuracy.merge(found, on=by, how="left")
+    return table.fillna({"radius": runs.sizes.radius})[list(COLUMNS)]
 
 
 def draw_levels(table: pd.DataFrame) -> Figure:

@@ -4,12 +4,15 @@ The paper says that the l2 and l-infinity norms of the loss-sensitivity give sim
 Plotted: the Gini coefficient over examples, as in figure 3, for each norm.
 """
 
+import math
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
-from memjax.experiments.figure03 import DATA, mean_gini
+from memjax.experiments.figure03 import DATA, mean_gini, sensitivity_options
 from memjax.experiments.rows import select
+from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.figures import add_legend, draw_mean_and_range, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -24,6 +27,20 @@ COLUMNS = {
     "step": "number of SGD updates before the loss was taken",
     "gini": "Gini coefficient over the examples of that norm",
 }
+
+STUDIES = ("influence",)
+_ORDERS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the figure's table: figure 3's Gini coefficients, class labels, for every norm."""
+    runs, parts = studies["influence"], []
+    for norm, order in _ORDERS.items():
+        table_name = "sensitivity" if norm == "l1" else f"sensitivity_{norm}"
+        options = sensitivity_options(runs, norm_order=order)
+        found = runs.analysis("sensitivity", options, table_name, labels="class")
+        parts.append(found.drop_duplicates(["kind", "seed", "step"]).assign(norm=norm))
+    return pd.concat(parts, ignore_index=True).rename(columns={"kind": "data"})[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

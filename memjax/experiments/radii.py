@@ -7,8 +7,11 @@ critical sample ratio (CSR) of the validation set against the radius of the sear
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import noise_levels
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
+from memjax.experiments.study_runs import StudyRuns
+from memjax.passes.base import Options
 from memjax.reporting.figures import add_legend, draw_bounds, listed, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -23,6 +26,21 @@ COLUMNS = {
     "csr_lower": "share of the validation examples found critical at the end of training",
     "csr_upper": "share of the validation examples not certified safe",
 }
+
+STUDIES = ("cifar_noise",)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the table: CSR of the validation set at the end, for every radius."""
+    runs = studies["cifar_noise"]
+    # As many examples as figure 9 has of both splits: its compiled programs serve again.
+    options = Options(
+        steps=(-1,), splits=("validation",), num_examples=2 * runs.sizes.num_searched,
+        radii=runs.sizes.radii,
+    )  # fmt: skip
+    ends = {"level": (0.0, 1.0)}
+    table = noise_levels.ratios(runs.analysis("critical", options, "critical_radii", **ends))
+    return table.rename(columns={"kind": "data"})[list(COLUMNS)].reset_index(drop=True)
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

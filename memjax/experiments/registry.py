@@ -27,6 +27,7 @@ from memjax.experiments import (
     sharpness,
 )
 from memjax.experiments.context import Context
+from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.style import save
 from memjax.runtime.tables import read_table, write_table
 from memjax.runtime.workdir import write_atomically
@@ -38,6 +39,11 @@ class Experiment(Protocol):
     NAME: str
     TITLE: str
     COLUMNS: dict[str, str]
+
+    @property
+    def STUDIES(self) -> tuple[str, ...]: ...
+
+    def tabulate(self, studies: dict[str, StudyRuns]) -> pd.DataFrame: ...
 
     def draw(self, table: pd.DataFrame, context: Context) -> Figure: ...
 
@@ -82,7 +88,11 @@ def check_table(experiment: Experiment, table: pd.DataFrame) -> None:
 
 
 def save_table(
-    path: os.PathLike | str, experiment: Experiment, table: pd.DataFrame, context: Context
+    path: os.PathLike | str,
+    experiment: Experiment,
+    table: pd.DataFrame,
+    context: Context,
+    identity: str = "",
 ) -> None:
     """Writes an experiment's table, with all that is needed to draw its figure again.
 
@@ -91,12 +101,14 @@ def save_table(
       experiment: whose table it is.
       table: one row per observation, as the experiment's COLUMNS say.
       context: how the runs were made.
+      identity: of the runs; another one means that the table has to be made anew.
 
     Raises:
       InputError: if the columns are not those of the experiment, or there are no rows.
     """
     check_table(experiment, table)
     metadata = {"experiment": experiment.NAME, "context": dataclasses.asdict(context)}
+    metadata["identity"] = identity
     write_table(path, table, experiment.COLUMNS, metadata)
 
 

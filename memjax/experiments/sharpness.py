@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import final, of_kind, rise_over_levels
+from memjax.experiments.study_runs import StudyRuns
+from memjax.passes.base import Options
 from memjax.reporting.figures import add_legend, draw_mean_and_range, number_log_axis, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -25,6 +27,15 @@ COLUMNS = {
     "epoch": "epochs trained",
     "eigenvalue": "largest-magnitude eigenvalue of the Hessian of the mean training loss",
 }
+
+STUDIES = ("mnist_noise",)
+
+
+def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
+    """Returns the table: the sharpness of every run at the end of its training."""
+    runs = studies["mnist_noise"]
+    options = Options(steps=(-1,), splits=("train",), num_examples=runs.sizes.num_hessian)
+    return runs.analysis("sharpness", options)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

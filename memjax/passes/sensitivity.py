@@ -13,12 +13,11 @@ from memjax.analysis.sensitivity import Sensitivity, loss_sensitivity, run_sgd
 from memjax.analysis.statistics import gini
 from memjax.data.batching import Batches, batch_rows, epoch_order
 from memjax.errors import InputError
-from memjax.loading import SplitArrays
+from memjax.loading import SplitArrays, shared_logits_fn
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 from memjax.training.optimizers import make_schedule
 from memjax.training.setup import abstract_states
 from memjax.training.state import member_keys
-from memjax.training.step import make_logits_fn
 
 MAX_TRAJECTORY_ERROR = 0.05
 MAX_CLASSES = 100
@@ -112,12 +111,12 @@ def _has_batch_statistics(context: Context) -> bool:
 
 def _as_trained(context: Context) -> Callable[[Any, jax.Array], jax.Array]:
     """The network as the train step computes it, to which run.logits_fn is equal but for speed."""
-    return make_logits_fn(context.run.setup.network)
+    return shared_logits_fn(context.run.setup.network)
 
 
 def _trajectory_error(context: Context, params: dict, updates: dict[str, Any]) -> float:
     """Runs the updates again and returns how far they end from the checkpoint, relatively."""
-    again = run_sgd(context.shared(_as_trained), **updates)["params"]
+    again = run_sgd(_as_trained(context), **updates)["params"]
     pairs = zip(jax.tree.leaves(again), jax.tree.leaves(params["params"]), strict=True)
     squares = [(jnp.sum((a - b) ** 2), jnp.sum(b**2)) for a, b in pairs]
     error = float(np.sqrt(sum(a for a, _ in squares) / sum(b for _, b in squares)))
@@ -175,7 +174,7 @@ def _measure(
     """Returns the sensitivity of a member's run at the probes, and the trajectory error."""
     updates, error = member_updates(context, member)
     found = loss_sensitivity(
-        context.shared(_as_trained),
+        _as_trained(context),
         **updates,
         probe_steps=jnp.asarray(steps),
         include_direct=context.options.include_direct,

@@ -1,0 +1,299 @@
+"""The reproduction of the paper: trains what figures need, draws, judges, reports; goes on."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+from etils import epath
+
+from memjax.config import Config
+from memjax.errors import Diverged, InputError
+from memjax.experiments.claims import CLAIMS
+from memjax.experiments.context import Context
+from memjax.experiments.registry import EXPERIMENTS, Experiment, load_table, redraw, save_table
+from memjax.experiments.scales import SCALES, Sizes, reductions
+from memjax.experiments.studies import STUDIES
+from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import judge_all, not_judged
+from memjax.reporting.environment import describe_environment
+from memjax.reporting.report import FigureResult, RunDescription, write_report
+from memjax.runtime.tables import read_metadata
+from memjax.runtime.workdir import read_json, write_json
+from memjax.sweeps.points import Point, Sweep, check_points
+from memjax.sweeps.run import make_plan, run_sweep
+from memjax.training.loop import Interrupted
+
+WITH_CNN = ("cifar_noise", "regularizers")
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study at one scale.
+
+    Attributes:
+      name: of its function in `memjax.experiments.studies`.
+      sizes: of its runs.
+      points: its runs.
+      configs: theirs, checked.
+    """
+
+    name: str
+    sizes: Sizes
+    points: tuple[Point, ...]
+    configs: tuple[Config, ...]
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits that differ when any run or size of the study does."""
+        text = json.dumps([dataclasses.asdict(self.sizes), [c.science() for c in self.configs]])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make_study(name: str, scale: str, data_dir: str | None = None) -> Study:
+    """Returns a study at a scale, its points checked.
+
+    Args:
+      name: one of `STUDIES`.
+      scale: one of `SCALES`.
+      data_dir: where tfds keeps its data; None is its default.
+    """
+    sizes = SCALES[scale][name]
+    points = tuple(STUDIES[name](sizes))
+    configs = check_points(points, name)
+    if data_dir is not None:
+        configs = tuple(
+            dataclasses.replace(c, dataset=dataclasses.replace(c.dataset, data_dir=data_dir))
+            for c in configs
+        )
+    return Study(name, sizes, points, configs)
+
+
+class Reproduction:
+    """A folder in which the figures of one scale are made, each once.
+
+    Args:
+      workdir: the folder; made if it is not there.
+      scale: 'smoke', 'laptop' or 'paper'.
+      figures: names of experiments, in the order of the report.
+      data_dir: where tfds keeps its data; None is its default.
+      say: shows a line to the user.
+
+    Raises:
+      InputError: if the folder holds another scale; nothing is written then.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        scale: str,
+        figures: Sequence[str],
+        data_dir: str | None = None,
+        say: Say = print,
+    ):
+        self.workdir, self.scale, self.figures = epath.Path(workdir), scale, tuple(figures)
+        self._data_dir, self._say = data_dir, say
+        names = {study for name in figures for study in EXPERIMENTS[name].STUDIES}
+        self.studies = {n: make_study(n, scale, data_dir) for n in STUDIES if n in names}
+        there = self._read_state()
+        if there and there["scale"] != scale:
+            raise InputError(
+                f"--workdir={workdir}: holds the scale {there['scale']!r}, not {scale!r}; choose "
+                "another --workdir"
+            )
+        self._seconds: dict[str, float] = there.get("seconds", {})
+
+    def run(self) -> list[FigureResult]:
+        """Makes every figure that is not there, then writes the report, if anything is new.
+
+        Returns:
+          What became of each figure; a failed one does not stop the others.
+
+        Raises:
+          Interrupted: at a signal, after saving; the same call goes on from there.
+        """
+        write_json(self.workdir / "reproduction.json", self._state())
+        errors: dict[str, str] = {}
+        made = [name for name in self.figures if self._make(name, errors)]
+        report = self.workdir / "report" / "report.html"
+        if not made and not errors and report.exists():
+            self._say(f"nothing to do; the report: {report}")
+        return self._report(errors)
+
+    def redraw(self) -> list[FigureResult]:
+        """Draws every figure again from its table, and writes the report again."""
+        for name in self.figures:
+            if self._table(name).exists():
+                redraw(self._table(name))
+        return self._report({})
+
+    def _make(self, name: str, errors: dict[str, str]) -> bool:
+        """Makes one figure; returns whether there was anything to do."""
+        experiment = EXPERIMENTS[name]
+        identity = "+".join(self.studies[study].identity for study in experiment.STUDIES)
+        if _identity_of(self._table(name)) == identity:
+            return False
+        self._say(f"{name}: {experiment.TITLE.partition(': ')[2] or experiment.TITLE}")
+        began = time.monotonic()
+        try:
+            studies = {study: self._train(self.studies[study]) for study in experiment.STUDIES}
+            table = experiment.tabulate(studies)
+            context = Context(self.scale, self._setup(experiment), self._reductions(experiment))
+            save_table(self._table(name), experiment, table, context, identity)
+            redraw(self._table(name))
+        except Interrupted:
+            raise
+        except Exception as error:  # one figure must not stop the others
+            if not isinstance(error, InputError | Diverged):
+                import traceback
+
+                traceback.print_exc()
+            errors[name] = " ".join(str(error).split()) or type(error).__name__
+            self._say(f"{name}: failed: {errors[name]}")
+        finally:
+            seconds = time.monotonic() - began
+            self._seconds[name] = round(self._seconds.get(name, 0.0) + seconds, 1)
+            write_json(self.workdir / "reproduction.json", self._state())
+        return True
+
+    def _train(self, study: Study) -> StudyRuns:
+        """Trains what is open of a study."""
+        folder = self.workdir / "studies" / study.name
+        plan = make_plan(Sweep(study.points, study.configs, None))
+        outcome = run_sweep(plan, folder)
+        for name, reason in outcome.failures.items():
+            self._say(f"{study.name}: {name} failed: {reason}")
+        if outcome.elsewhere:
+            raise InputError(f"{folder}: another process is at work on it")
+        return StudyRuns(folder, study.points, study.configs, study.sizes, self._data_dir)
+
+    def _report(self, errors: dict[str, str]) -> list[FigureResult]:
+        tables = {
+            name: load_table(self._table(name))[1]
+            for name in self.figures
+            if name not in errors and self._table(name).exists()
+        }
+        results = [self._result(name, tables, errors) for name in self.figures]
+        seeds = ", ".join(
+            f"{study.name} {study.sizes.num_runs or study.sizes.num_seeds}"
+            for study in self.studies.values()
+        )
+        run = RunDescription(
+            title=f"A Closer Look at Memorization in Deep Networks, reproduced ({self.scale})",
+            scale=self.scale,
+            command=self._command(",".join(_short(name) for name in self.figures)),
+            seconds=sum(self._seconds.get(name, 0.0) for name in self.figures),
+            seeds=f"number of seeds per study, counted from 0: {seeds}",
+            environment=describe_environment(),
+        )
+        write_report(self.workdir / "report", run, results)
+        return results
+
+    def _result(
+        self, name: str, tables: dict[str, pd.DataFrame], errors: dict[str, str]
+    ) -> FigureResult:
+        experiment = EXPERIMENTS[name]
+        claims = [claim for claim in CLAIMS if claim.figure == name]
+        common: dict[str, Any] = {
+            "name": name,
+            "title": experiment.TITLE,
+            "command": self._command(_short(name)),
+            "seconds": self._seconds.get(name, 0.0),
+        }
+        if name not in tables:
+            error = errors.get(name, "its table is not there")
+            verdicts = [not_judged(claim, f"the figure failed: {error}") for claim in claims]
+            return FigureResult(
+                **common, status="failed", error=error, claims=verdicts,
+                reductions=self._reductions(experiment),
+            )  # fmt: skip
+        _, table, context = load_table(self._table(name))
+        path = self._table(name)
+        return FigureResult(
+            **common,
+            status="done",
+            table_path=path,
+            png_path=path.with_suffix(".png"),
+            svg_path=path.with_suffix(".svg"),
+            caption=experiment.caption(table, context),
+            alt_text=experiment.alt_text(table, context),
+            claims=judge_all(claims, tables),
+            reductions=context.reductions,
+        )
+
+    def _table(self, name: str) -> epath.Path:
+        return self.workdir / "figures" / f"{name}.parquet"
+
+    def _read_state(self) -> dict[str, Any]:
+        path = self.workdir / "reproduction.json"
+        return read_json(path) if path.exists() else {}
+
+    def _state(self) -> dict[str, Any]:
+        return {"scale": self.scale, "seconds": self._seconds}
+
+    def _command(self, figures: str) -> str:
+        every = ",".join(_short(name) for name in EXPERIMENTS)
+        figures = "all" if figures == every else figures
+        return (
+            f"python -m memjax.reproduce --scale={self.scale} --figures={figures} "
+            f"--workdir={self.workdir.name}"
+        )
+
+    def _setup(self, experiment: Experiment) -> str:
+        words = []
+        for name in experiment.STUDIES:
+            sizes = self.studies[name].sizes
+            if name in WITH_CNN:
+                network = f"small AlexNet, {sizes.width:g} times the paper's channels"
+            else:
+                network = f"MLP of 2 layers of {sizes.width:g} units"
+            if sizes.widths:
+                network = "MLPs of 2 layers"
+            words.append(
+                f"{network} on {sizes.dataset}, {sizes.num_train:,} training examples, "
+                f"learning rate {sizes.learning_rate:g}, {sizes.num_epochs} epochs at most"
+            )
+        return "; ".join(dict.fromkeys(words))
+
+    def _reductions(self, experiment: Experiment) -> tuple[str, ...]:
+        return reductions(self.scale, experiment.STUDIES)
+
+
+def _short(name: str) -> str:
+    return str(int(name[6:])) if name.startswith("figure") else name
+
+
+def figure_names(wanted: Iterable[str]) -> list[str]:
+    """Returns experiments in their order: 'all', numbers of figures, or names.
+
+    Raises:
+      InputError: for one that there is not.
+
+    Example:
+      >>> figure_names(["3", "norms", "1"])
+      ['figure01', 'figure03', 'norms']
+    """
+    by_word = {_short(name): name for name in EXPERIMENTS} | {name: name for name in EXPERIMENTS}
+    chosen = set()
+    for word in wanted:
+        if word == "all":
+            chosen |= set(EXPERIMENTS)
+        elif word in by_word:
+            chosen.add(by_word[word])
+        else:
+            known = ", ".join(_short(name) for name in EXPERIMENTS)
+            raise InputError(f"--figures={word}: must be 'all' or some of {known}")
+    return [name for name in EXPERIMENTS if name in chosen]
+
+
+def _identity_of(table: epath.Path) -> str:
+    """Returns the identity that a figure's table was made with; empty if there is none."""
+    if not table.exists() or not table.with_suffix(".svg").exists():
+        return ""
+    with table.open("rb") as file:
+        return read_metadata(pq.read_schema(file)).get("identity", "")

@@ -1,0 +1,167 @@
+"""The runs behind the figures: a study is a set of runs that one or more figures look at."""
+
+from collections.abc import Callable, Iterator
+
+import ml_collections
+
+from memjax import presets
+from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, TECHNIQUES, Sizes
+from memjax.sweeps.points import Point
+
+UNIQUE = "unique_labels"
+
+
+def _base(sizes: Sizes, network: str) -> ml_collections.ConfigDict:
+    """Returns the config of a study's runs: real data, the sizes, one seed."""
+    config = presets.mnist_mlp() if network == "mlp" else presets.cifar_cnn()
+    config.dataset.source = "digits" if sizes.dataset == "digits" else "tfds"
+    config.dataset.name = sizes.dataset
+    config.dataset.num_train = sizes.num_train
+    config.dataset.num_validation = sizes.num_validation
+    config.dataset.image_size = sizes.image_size
+    if network == "mlp":
+        config.model.widths = (int(sizes.width),) * 2
+    else:
+        config.model.update(sizes.config_fields())
+    config.optimizer.learning_rate = sizes.learning_rate
+    config.train.batch_size = sizes.batch_size
+    config.train.num_epochs = sizes.num_epochs
+    config.train.stop_at_train_accuracy = 0.0
+    config.checkpoint.powers_of_two = False
+    config.checkpoint.every_epochs = sizes.checkpoint_epochs
+    config.run.progress = False
+    return config
+
+
+def _seeds(sizes: Sizes, config: ml_collections.ConfigDict) -> Iterator[int]:
+    """Yields seeds, set in the config: each run has its own parameters, order and noise."""
+    for seed in range(sizes.num_seeds):
+        config.seed = config.corruption.seed = seed
+        yield seed
+
+
+def consistency(sizes: Sizes) -> Iterator[Point]:
+    """Figure 1: one epoch from many random initial parameters and in many orders."""
+    for data in ("real", "randX", "randY"):
+        config = presets.noise(_base(sizes, "mlp"), data, 1.0)
+        config.ensemble.size = sizes.num_runs
+        presets.save_ends_only(config)
+        yield Point(data, {"kind": data}, config)
+
+
+def influence(sizes: Sizes) -> Iterator[Point]:
+    """Figures 3 and 4, and the other norms: small networks whose training is differentiated."""
+    for data in ("real", "randX"):
+        for labels in ("class", "unique"):
+            config = presets.noise(_base(sizes, "mlp"), data, 1.0)
+            if labels == "unique":
+                config.corruption.kind = {
+                    "real": UNIQUE,
+                    "randX": f"{presets.NOISE_KINDS['randX']}+{UNIQUE}",
+                }[data]
+            config.ensemble.size = sizes.num_seeds
+            presets.save_ends_only(config)
+            yield Point(f"{data}_{labels}", {"kind": data, "labels": labels}, config)
+
+
+def _noise(sizes: Sizes, network: str) -> Iterator[Point]:
+    noisy = [(kind, level) for kind in ("randX", "randY") for level in sizes.levels]
+    for kind, level in [("real", 0.0), *noisy]:
+        config = presets.noise(_base(sizes, network), kind, level)
+        config.ensemble.size = sizes.num_seeds
+        yield Point(f"{kind}_{level:g}", {"kind": kind, "level": level}, config)
+
+
+def mnist_noise(sizes: Sizes) -> Iterator[Point]:
+    """Figure 7 and the sharpness: an MLP at several levels of noise, followed over training."""
+    return _noise(sizes, "mlp")
+
+
+def cifar_noise(sizes: Sizes) -> Iterator[Point]:
+    """Figures 2, 8 and 9, and other radii: the CNN at several levels of noise."""
+    return _noise(sizes, "cnn")
+
+
+def _capacity(sizes: Sizes, kinds: tuple[str, ...]) -> Iterator[Point]:
+    noisy = [(kind, level) for kind in kinds for level in sizes.levels]
+    for width in sizes.widths:
+        for kind, level in [("real", 0.0), *noisy]:
+            if kind == "removed" and level == 1.0:
+                continue  # nothing would be left
+            config = presets.noise(_base(sizes, "mlp"), kind, level)
+            config.model.widths = (width, width)
+            config.train.stop_at_train_accuracy = 1.0
+            presets.save_ends_only(config)
+            for seed in _seeds(sizes, config):
+                factors = {"kind": kind, "level": level, "width": width, "seed": seed}
+                name = f"{kind}_{level:g}_width_{width}_seed_{seed}"
+                yield Point(name, factors, config.copy_and_resolve_references())
+
+
+def capacity(sizes: Sizes) -> Iterator[Point]:
+    """Figures 5 and 6 (left): widths x levels of randX, and the control without the noise."""
+    return _capacity(sizes, ("randX", "removed"))
+
+
+def cifar_capacity(sizes: Sizes) -> Iterator[Point]:
+    """What the paper says of CIFAR-10 beside figure 5: widths x levels of randX and randY."""
+    return _capacity(sizes, ("randX", "randY"))
+
+
+def dataset_size(sizes: Sizes) -> Iterator[Point]:
+    """Figure 6 (right): numbers of examples x levels of randX."""
+    for number in sizes.numbers_of_examples:
+        for level in (0.0, *sizes.levels):
+            kind = "randX" if level else "real"
+            config = presets.noise(_base(sizes, "mlp"), kind, level)
+            config.dataset.num_train = number
+            config.train.stop_at_train_accuracy = 1.0
+            presets.save_ends_only(config)
+            for seed in _seeds(sizes, config):
+                factors = {"kind": kind, "level": level, "num_examples": number, "seed": seed}
+                name = f"{kind}_{level:g}_examples_{number}_seed_{seed}"
+                yield Point(name, factors, config.copy_and_resolve_references())
+
+
+def regularizers(sizes: Sizes) -> Iterator[Point]:
+    """Figures 10 and 11: six techniques over their ranges, on real data and on randY."""
+    settings = [("none", 0.0, 0.0)]
+    for technique, strengths in sizes.strengths:
+        adversarial = technique == DROPOUT_AND_ADVERSARIAL
+        weights = sizes.adversarial_weights if adversarial else (0.0,)
+        settings += [(technique, strength, weight) for strength in strengths for weight in weights]
+    for data in ("real", "randY"):
+        for technique, strength, weight in settings:
+            config = presets.noise(_base(sizes, "cnn"), data, 1.0)
+            if technique != "none":
+                config.regularizer[TECHNIQUES[technique][0]] = strength
+            config.regularizer.adversarial_weight = weight
+            config.regularizer.adversarial_radius = sizes.adversarial_radius
+            config.regularizer.adversarial_steps = sizes.adversarial_steps
+            presets.save_ends_only(config)
+            words = technique.replace(" + ", "+").replace(" ", "_")
+            for seed in _seeds(sizes, config):
+                factors = {
+                    "technique": technique,
+                    "strength": strength,
+                    "adversarial_weight": weight,
+                    "data": data,
+                    "seed": seed,
+                }
+                name = f"{data}_{words}_{strength:g}_weight_{weight:g}_seed_{seed}"
+                yield Point(name, factors, config.copy_and_resolve_references())
+
+
+STUDIES: dict[str, Callable[[Sizes], Iterator[Point]]] = {
+    study.__name__: study
+    for study in (
+        consistency,
+        influence,
+        mnist_noise,
+        cifar_noise,
+        capacity,
+        cifar_capacity,
+        dataset_size,
+        regularizers,
+    )
+}

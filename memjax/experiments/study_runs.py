@@ -1,0 +1,102 @@
+"""What a study's runs left: their metrics, and the tables of passes over their checkpoints."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from etils import epath
+
+from memjax.config import Config
+from memjax.errors import InputError
+from memjax.experiments.scales import Sizes
+from memjax.loading import Run, load_run
+from memjax.passes import PASSES
+from memjax.passes.base import Context, Options
+from memjax.passes.runner import run_pass
+from memjax.runtime.workdir import claim
+from memjax.sweeps.points import Point
+from memjax.sweeps.table import assemble
+
+
+class StudyRuns:
+    """The trained points of a study.
+
+    Attributes:
+      sizes: how large the runs are.
+      factors: names of what tells the points apart.
+    """
+
+    def __init__(
+        self,
+        folder: epath.Path,
+        points: Sequence[Point],
+        configs: Sequence[Config],
+        sizes: Sizes,
+        data_dir: str | None = None,
+    ):
+        self.sizes = sizes
+        self.factors = list(points[0].factors)
+        self._folder, self._points, self._configs = folder, points, configs
+        self._overrides = {"dataset.data_dir": data_dir} if data_dir else {}
+
+    def results(self) -> pd.DataFrame:
+        """Returns one row per point, member and logged epoch, those that failed left out.
+
+        `seed` is the member's seed where the seeds of a point are its members.
+
+        Raises:
+          InputError: if no point was trained to its end.
+        """
+        table = assemble(self._folder, self._points, self._configs)
+        table = table[table["failure"] == ""] if table is not None else table
+        if table is None or table.empty:
+            raise InputError(f"{self._folder}: no run of the study came to its end")
+        return table if "seed" in self.factors else table.assign(seed=table["run_seed"])
+
+    def last_rows(self) -> pd.DataFrame:
+        """Returns the last row of `results` of every member of every point."""
+        return self.results().groupby(["point", "member"], sort=False).tail(1)
+
+    def runs(self, **wanted: Any) -> Iterator[tuple[dict[str, Any], Run]]:
+        """Yields (factors, run) of the trained points whose factors have the wanted values.
+
+        Args:
+          **wanted: factor -> a value, or a tuple of values.
+        """
+        done = set(self.results()["point"])
+        for point in self._points:
+            allowed = [
+                point.factors[name] in (value if isinstance(value, tuple) else (value,))
+                for name, value in wanted.items()
+            ]
+            if all(allowed) and point.name in done:
+                run = load_run(self._folder / "points" / point.name, **self._overrides)
+                yield dict(point.factors), run
+
+    def analysis(
+        self, pass_name: str, options: Options, table_name: str = "", **wanted: Any
+    ) -> pd.DataFrame:
+        """Runs a pass over the checkpoints of the wanted points, or reads what it left.
+
+        Args:
+          pass_name: one of `memjax.passes.PASSES`.
+          options: of the pass; steps (-1,) means the last checkpoint.
+          table_name: of its table, where one pass is needed with several options.
+          **wanted: which points, as in `runs`.
+
+        Returns:
+          The pass's tables one below the other, with the points' factors and `seed`.
+        """
+        chosen = dataclasses.replace(PASSES[pass_name], name=table_name or pass_name)
+        parts = []
+        for factors, run in self.runs(**wanted):
+            steps = tuple(run.steps[-1:]) if options.steps == (-1,) else options.steps
+            context = Context(run, dataclasses.replace(options, steps=steps))
+            with claim(run.workdir / "analysis"):
+                table = run_pass(context, chosen)
+            columns = factors | {"seed": run.config.seed + table["member"]}
+            parts.append(table.assign(**columns))
+        if not parts:
+            raise InputError(f"{self._folder}: no run with {wanted}")
+        return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,71 @@
+"""Reproduces the paper: runs what each figure needs, draws it, tests the claims, writes a report.
+
+python -m memjax.reproduce --scale=smoke --workdir=repro/smoke        # all figures, minutes
+python -m memjax.reproduce --scale=laptop --figures=1,3,7 --workdir=repro/laptop
+python -m memjax.reproduce --scale=paper --dry_run                    # what it would cost
+
+The same command goes on after an interruption, and does nothing where all is done. Exit code 4:
+some figures failed; the others are done.
+"""
+
+import sys
+
+from absl import flags
+
+from memjax import command_line
+
+flags.DEFINE_enum("scale", None, ["smoke", "laptop", "paper"], "How large.")
+flags.DEFINE_list("figures", ["all"], "'all', or figures by number and other experiments by name.")
+flags.DEFINE_string("workdir", None, "The folder of the reproduction; made if it is not there.")
+flags.DEFINE_string("data_dir", None, "Where tfds keeps its data.")
+flags.DEFINE_bool("dry_run", False, "Show what it costs, run nothing.")
+flags.DEFINE_bool("redraw", False, "Draw from the tables that are there, run nothing.")
+flags.DEFINE_bool("list_figures", False, "List the figures, and stop.")
+FLAGS = flags.FLAGS
+SOME_FAILED = 4
+
+
+def _list_figures() -> None:
+    from memjax.experiments.registry import EXPERIMENTS
+
+    for name, experiment in EXPERIMENTS.items():
+        print(f"{name:<10} {experiment.TITLE}")
+
+
+def main() -> None:
+    """Runs what the flags say."""
+    if FLAGS.list_figures:
+        _list_figures()
+        return
+    scale = command_line.required("scale", "smoke")
+    workdir = "" if FLAGS.dry_run else command_line.required("workdir", f"repro/{scale}")
+
+    from memjax.experiments.cost import describe_cost
+    from memjax.experiments.reproduction import Reproduction, figure_names
+    from memjax.training.loop import Interrupted
+
+    names = figure_names(FLAGS.figures)
+    reproduction = Reproduction(workdir, scale, names, FLAGS.data_dir)
+    if FLAGS.dry_run or scale == "paper":
+        for line in describe_cost(reproduction.studies.values()):
+            print(line, flush=True)
+    if FLAGS.dry_run:
+        return
+    try:
+        results = reproduction.redraw() if FLAGS.redraw else reproduction.run()
+    except Interrupted as stopped:
+        print(f"memjax: {stopped}; the same command goes on from there", file=sys.stderr)
+        sys.exit(stopped.exit_code)
+    for result in results:
+        counts: dict[str, int] = {}
+        for verdict in result.claims:
+            counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
+        words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        print(f"{result.name:<10} {result.error or words}")
+    print(f"report: {workdir}/report/report.html")
+    if any(result.error for result in results):
+        sys.exit(SOME_FAILED)
+
+
+if __name__ == "__main__":
+    command_line.run_entry_point(main)
