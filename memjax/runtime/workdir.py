@@ -122,10 +122,15 @@ def claim(workdir: epath.Path) -> Iterator[None]:
     """Holds the folder for this process alone; the system lets go of it however the process ends.
 
     Raises:
-      InputError: if the folder cannot be made or written.
+      InputError: if the folder cannot be made or written, or is of a store without checkpoints.
       InUse: if another process holds it.
     """
     if is_remote(workdir):
+        if not os.fspath(workdir).startswith("gs://"):
+            raise InputError(
+                f"--workdir={workdir}: must be a folder or gs://: checkpoints (orbax) go to no "
+                "other store; mount the bucket as a folder"
+            )
         yield
         return
     try:
