@@ -28,6 +28,7 @@ from memjax.training.setup import prepare
 from memjax.training.state import member_keys
 
 MEMBERS = 100
+BATCH = 20
 TARGETS = {512: "at least 1.6", 16: "at least 12"}
 
 
@@ -37,6 +38,9 @@ def group_of(width, members_per_chunk=0):
     config.model.widths = (width, width)
     config.dataset.num_train = 1000
     config.dataset.num_validation = 0
+    config.train.batch_size = BATCH
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.momentum = 0.0
     config.ensemble.size = MEMBERS
     config.run.num_devices = 1
     config.run.members_per_chunk = members_per_chunk
@@ -64,14 +68,14 @@ def torch_loop(setup, params):
                 network[place].bias.copy_(torch.tensor(params[name]["bias"][member]))
         networks.append(network)
         rate = setup.config.optimizer.learning_rate
-        optimizers.append(torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9))
+        optimizers.append(torch.optim.SGD(network.parameters(), lr=rate, momentum=0.0))
         order = np.asarray(epoch_order(member_keys(member).order, 0, 1000))
         orders.append(torch.tensor(order.copy()).long())
     loss_fn = torch.nn.CrossEntropyLoss()
 
     def run():
         for network, optimizer, order in zip(networks, optimizers, orders, strict=True):
-            for rows in order.split(64):
+            for rows in order.split(BATCH):
                 optimizer.zero_grad()
                 loss_fn(network(images[rows]), labels[rows]).backward()
                 optimizer.step()
@@ -118,7 +122,7 @@ def compare(width, rounds):
 def chunks(width, sizes, rounds):
     """Prints milliseconds a run for several chunk sizes, measured in turn."""
     groups = {size: group_of(width, size)[0] for size in sizes}
-    steps = 16
+    steps = 50
     for group in groups.values():
         group.train(0, steps)
     times = {size: [] for size in sizes}

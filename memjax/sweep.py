@@ -5,6 +5,8 @@ python -m memjax.sweep --sweep=configs/sweeps/capacity.py --workdir=sweeps/capac
 python -m memjax.sweep --sweep=... --workdir=... --task_index=0 --num_tasks=8   # one of a job array
 python -m memjax.sweep --list_sweeps
 
+Many processes (a cluster, or --coordinator) share out the points.
+
 The same command goes on after an interruption, and does nothing where all is done. Exit code 4:
 some points failed; the others are done.
 """
@@ -24,6 +26,8 @@ flags.DEFINE_integer("num_tasks", 1, "How many shares there are.")
 flags.DEFINE_string("data_dir", None, "Where tfds keeps its data, for every point.")
 flags.DEFINE_bool("retry_failed", False, "Train failed points anew.")
 flags.DEFINE_bool("list_sweeps", False, "List the sweeps that memjax ships, and stop.")
+command_line.define_process_flags()
+flags.adopt_module_key_flags(command_line)
 FLAGS = flags.FLAGS
 SOME_FAILED = 4
 
@@ -84,22 +88,28 @@ def main() -> None:
 
     from etils import epath
 
+    from memjax.runtime import distributed
     from memjax.sweeps.figures import draw_results, save_tables
-    from memjax.sweeps.run import make_plan, run_sweep
+    from memjax.sweeps.run import make_plan, run_sweep, use_every_core
     from memjax.sweeps.table import assemble
     from memjax.training.loop import Interrupted
 
-    plan = make_plan(sweep, FLAGS.task_index, FLAGS.num_tasks)
+    use_every_core()
+    command_line.join_processes()
+    share = distributed.share_of_process(FLAGS.task_index, FLAGS.num_tasks)
+    plan = distributed.on_all(lambda: make_plan(sweep, *share))
     if FLAGS.dry_run:
         _dry_run(plan)
         return
+    distributed.check_shared_workdir(workdir)
     try:
-        outcome = run_sweep(plan, workdir, FLAGS.retry_failed)
+        outcome = distributed.on_all(lambda: run_sweep(plan, workdir, FLAGS.retry_failed))
     except Interrupted as stopped:
         print(f"memjax: {stopped}; the same command goes on from there", file=sys.stderr)
         sys.exit(stopped.exit_code)
     folder = epath.Path(workdir)
-    table = assemble(folder, plan.points, plan.configs)
+    is_main = distributed.is_main_process()
+    table = assemble(folder, plan.points, plan.configs) if is_main else None
     for name in outcome.elsewhere:
         print(f"{name}: another process is at work on it", flush=True)
     if table is not None:

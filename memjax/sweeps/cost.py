@@ -1,6 +1,7 @@
 """What a sweep costs: parameters and FLOPs from the shapes alone, seconds from a few real steps."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,14 +13,17 @@ from memjax.data.batching import make_batches
 from memjax.data.dataset import Dataset
 from memjax.data.examples import parse_kinds
 from memjax.sweeps.grouping import Group, num_examples
-from memjax.sweeps.training import GroupRun, PointRun
+from memjax.sweeps.memory import peak_bytes
+from memjax.sweeps.training import GroupRun, PointRun, chunk_size
 from memjax.training.setup import make_network, make_optimizer_of, member_size, prepare
 from memjax.training.state import init_state
-from memjax.training.step import Batch, make_train_step
+from memjax.training.step import Batch, make_logits_fn, make_train_step
 
 _CALIBRATION_SECONDS = 0.5
 # A millisecond of a core: its batch is gathered, noise drawn, small operations started.
 _FLOPS_OF_ANY_STEP = 5e7
+
+_SLACK = 1.5  # XLA may compute in an order that holds a third more
 
 
 class Cost(NamedTuple):
@@ -29,7 +33,9 @@ class Cost(NamedTuple):
       num_params: trained parameters of one member.
       num_steps: of every member.
       flops: of all steps of all members.
-      bytes: that its members need on a device, roughly: states twice, and indices.
+      bytes: that its members occupy as long as they train: states twice, and indices.
+      working_bytes: that a member needs beside them while it is computed: activations of a batch,
+        trained on or evaluated, gradients and the new state; rather too much than too little.
       work: FLOPs, and what every step costs however small the network; to balance and to foretell.
     """
 
@@ -37,6 +43,7 @@ class Cost(NamedTuple):
     num_steps: int
     flops: float
     bytes: float
+    working_bytes: float
     work: float
 
 
@@ -63,9 +70,11 @@ def estimate(config: Config, dataset: Dataset) -> Cost:
         lambda: Batch(jnp.zeros((size, *image_shape)), jnp.zeros(size, jnp.int32))
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
-    analysis: Any = (
-        jax.jit(make_train_step(network, optimizer)).lower(state, batch, key).cost_analysis()
-    )
+    step = jax.jit(make_train_step(network, optimizer)).trace(state, batch, key)
+    analysis: Any = step.lower().cost_analysis()
+    size = min(config.run.evaluation_batch_size, total)
+    images = jax.ShapeDtypeStruct((size, *image_shape), jnp.float32)
+    evaluation = jax.jit(make_logits_fn(network)).trace(state.params, images)
     members, num_steps = config.ensemble.size, batches.steps_per_epoch * config.train.num_epochs
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     flops = float(analysis["flops"])
@@ -74,15 +83,38 @@ def estimate(config: Config, dataset: Dataset) -> Cost:
         num_steps=num_steps,
         flops=flops * num_steps * members,
         bytes=float((2 * state_bytes + 10 * batches.num_examples) * members),
+        working_bytes=_SLACK * float(max(peak_bytes(p.jaxpr.jaxpr) for p in (step, evaluation))),
         work=(flops + _FLOPS_OF_ANY_STEP) * num_steps * members,
     )
+
+
+def group_bytes(
+    num_points: int, cost: Cost, config: Config, dataset: Dataset, devices: Sequence[jax.Device]
+) -> float:
+    """Returns what some points of a group need in memory: of a device, or of a CPU's machine.
+
+    Args:
+      num_points: that train together.
+      cost: of each.
+      config: of any of them.
+      dataset: theirs.
+      devices: that share the members; those of a CPU share its memory.
+    """
+    platform, num_members = devices[0].platform, num_points * config.ensemble.size
+    num_devices = min(config.run.num_devices or len(devices), num_members)
+    per_device = -(-num_members // num_devices)
+    chunk = config.run.members_per_chunk or chunk_size(cost.num_params, per_device, platform)
+    images = dataset.train.images.nbytes + dataset.validation.images.nbytes
+    resident = per_device * cost.bytes / config.ensemble.size
+    of_device = images + resident + min(chunk, per_device) * cost.working_bytes
+    return of_device * (num_devices if platform == "cpu" else 1)
 
 
 def seconds_per_step(group: Group, config: Config, dataset: Dataset, folder: epath.Path) -> float:
     """Returns the seconds of one step of one member of a group, measured on this machine.
 
-    One point of the group is trained for a moment, as many members side by side as the group would
-    have; nothing is written.
+    One of its points is trained for a moment, as often side by side as a few chunks of the group
+    would be on every device; nothing is written.
 
     Args:
       group: whose program it is.
@@ -90,8 +122,14 @@ def seconds_per_step(group: Group, config: Config, dataset: Dataset, folder: epa
       dataset: what its dataset section loads.
       folder: never touched.
     """
-    setup = prepare(config, dataset)
-    run = GroupRun(group, [PointRun("calibration", folder, setup, 0)])
+    setup = prepare(config, dataset, jax.local_devices())
+    size, num_devices = config.ensemble.size, config.run.num_devices or jax.local_device_count()
+    chunk = config.run.members_per_chunk or chunk_size(
+        setup.num_params, -(-size * len(group.points) // num_devices), jax.default_backend()
+    )
+    num_points = min(len(group.points), -(-chunk * num_devices // size))
+    points = [PointRun("calibration", folder, setup, i * size) for i in range(num_points)]
+    run = GroupRun(group, points)
     with jax.set_mesh(run.mesh):
         run.init_states()
         run.train(0, 1)
@@ -101,4 +139,4 @@ def seconds_per_step(group: Group, config: Config, dataset: Dataset, folder: epa
             began = time.monotonic()
             run.train(0, num_steps)
             seconds = time.monotonic() - began
-    return seconds / num_steps / config.ensemble.size
+    return seconds / num_steps / (size * num_points)

@@ -1,10 +1,13 @@
 """What a sweep shows: one summary picture of any sweep, and the paper's figures where it can."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from etils import epath
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from memjax.experiments.registry import EXPERIMENTS, redraw, save_table
 from memjax.reporting.figures import add_legend_below
@@ -12,6 +15,7 @@ from memjax.reporting.style import level_style, new_figure, save
 from memjax.runtime.workdir import write_atomically
 from memjax.sweeps.points import Sweep
 
+_SEED = "run_seed"  # along x where no factor is a number
 PANELS = {
     "best_validation_accuracy": "best validation accuracy",
     "train_accuracy": "final training accuracy",
@@ -26,7 +30,10 @@ def last_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_results(table: pd.DataFrame, factors: Sequence[str], path: epath.Path) -> None:
-    """Draws accuracy and time to fit over the factor with the most numbers, the rest as lines.
+    """Draws accuracy and time to fit over one factor, the rest as lines.
+
+    Along x is the numeric factor with the most values; of several such the one with the widest
+    range: widths and numbers of examples rather than noise levels.
 
     Members, and seeds where `seed` is a factor, are averaged (time: median). Runs that never fit
     their training set are censored: they count with the epochs that they ran, and where they are
@@ -46,7 +53,7 @@ def draw_results(table: pd.DataFrame, factors: Sequence[str], path: epath.Path) 
     )
     shown = [name for name in factors if name != "seed"]
     numbers = [name for name in shown if pd.api.types.is_numeric_dtype(rows[name])]
-    x = max(numbers, key=lambda name: rows[name].nunique(), default="run_seed")
+    x = max(numbers, key=lambda name: (rows[name].nunique(), np.ptp(rows[name])), default=_SEED)
     others = [name for name in shown if name != x and rows[name].nunique() > 1]
     figure, axes = new_figure(columns=len(PANELS), width=4.4)
     lines = list(rows.groupby(others, sort=True)) if others else [((), rows)]
@@ -55,9 +62,16 @@ def draw_results(table: pd.DataFrame, factors: Sequence[str], path: epath.Path) 
             label = ", ".join(f"{n} {v}" for n, v in zip(others, values, strict=True)) or "all"
             _draw_line(ax, part, x, column, level_style(place, len(lines)), label)
         ax.set(xlabel=x.replace("_", " "), ylabel=words)
-        if rows[x].gt(0).all() and rows[x].max() >= 16 * rows[x].min():
+        if rows[x].gt(0).all() and rows[x].max() >= 4 * rows[x].min():
+            values = sorted(rows[x].unique())
             ax.set_xscale("log", base=2)
-    add_legend_below(figure, *axes[0, 0].get_legend_handles_labels())
+            ax.set_xticks(values, [f"{value:g}" for value in values], fontsize=8)
+            ax.xaxis.set_minor_locator(NullLocator())
+    if rows["is_censored"].any():
+        axes[0, -1].plot(
+            [], [], marker="^", label="half or more not fitted when stopped", **_hollow("0.3")
+        )
+    add_legend_below(figure, *axes[0, -1].get_legend_handles_labels())
     write_atomically(path, lambda name: save(figure, name))
 
 
@@ -68,8 +82,12 @@ def _draw_line(ax: Axes, rows: pd.DataFrame, x: str, column: str, style: dict, l
     ax.plot(values.index, values, label=label, linewidth=1.4, markersize=4, **style)
     if is_time:
         censored = by_x["is_censored"].mean() >= 0.5
-        hollow = {"color": style["color"], "markerfacecolor": "white", "linestyle": "none"}
-        ax.plot(values.index[censored], values[censored], marker="^", markersize=7, **hollow)
+        look = {"marker": "^", "markersize": 7, "zorder": 5} | _hollow(style["color"])
+        ax.plot(values.index[censored], values[censored], **look)
+
+
+def _hollow(color: str) -> dict[str, Any]:
+    return {"color": color, "markerfacecolor": "white", "linestyle": "none"}
 
 
 def save_tables(sweep: Sweep, table: pd.DataFrame, folder: epath.Path) -> list[epath.Path]:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -148,17 +148,21 @@ def share(groups: Sequence[Group], costs: Sequence[float], index: int, count: in
     return [part for part in parts if part.points]
 
 
-def bounded(group: Group, bytes_per_point: float, budget: float) -> list[Group]:
-    """Cuts a group into parts that fit the memory.
+def bounded(group: Group, bytes_of: Callable[[int], float], budget: float) -> list[Group]:
+    """Cuts a group into as few even parts as fit the memory; at the worst, single points.
 
     Args:
       group: to cut.
-      bytes_per_point: estimate of what one point needs.
+      bytes_of: what a number of its points needs.
       budget: bytes that there are.
     """
-    size = max(1, int(budget // bytes_per_point))
-    size = math.ceil(len(group.points) / math.ceil(len(group.points) / size))  # even parts
-    points = group.points
+    points, size = group.points, 1
+    for num_parts in range(1, len(points)):
+        size = math.ceil(len(points) / num_parts)
+        if bytes_of(size) <= budget:
+            break
+    else:
+        size = 1
     return [group.part(points[i : i + size]) for i in range(0, len(points), size)]
 
 

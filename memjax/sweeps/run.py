@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,13 +15,15 @@ from memjax.data.sources import Dataset, load_dataset
 from memjax.errors import InputError, InUse
 from memjax.runtime.preemption import StopRequest, stop_request
 from memjax.runtime.workdir import claim, difference, read_json, write_json
-from memjax.sweeps.cost import Cost, estimate
+from memjax.sweeps.cost import Cost, estimate, group_bytes
 from memjax.sweeps.grouping import Group, bounded, group_points, memory_budget, share
 from memjax.sweeps.points import Point, Sweep
 from memjax.sweeps.progress import SweepProgress
 from memjax.sweeps.table import assemble, failure_of, state_of, taken_names
 from memjax.sweeps.training import PointRun, train_group
 from memjax.training.setup import prepare
+
+_MAX_CPU_DEVICES = 16  # each has a copy of the images
 
 
 class Plan(NamedTuple):
@@ -50,6 +54,24 @@ class Outcome(NamedTuple):
 
     failures: dict[str, str]
     elsewhere: list[str]
+
+
+def use_every_core() -> None:
+    """Makes the CPU as many devices as it has cores, so that members train on all of them.
+
+    A step of a small network is too short to be split over cores; its members need no splitting.
+    To be called before anything else of JAX. What the user set stays (`JAX_NUM_CPU_DEVICES`, or
+    XLA's flag), and other platforms do not care.
+    """
+    is_set = jax.config.jax_num_cpu_devices != -1  # type: ignore[attr-defined]
+    if not is_set and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", min(_num_cores(), _MAX_CPU_DEVICES))
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # what Slurm or taskset left to this process
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def make_plan(sweep: Sweep, task_index: int = 0, num_tasks: int = 1) -> Plan:
@@ -84,8 +106,19 @@ def make_plan(sweep: Sweep, task_index: int = 0, num_tasks: int = 1) -> Plan:
         costs |= dict.fromkeys(group.points, cost)
     ordered = tuple(costs[point] for point in range(len(sweep.points)))
     shares = share(groups, [cost.work for cost in ordered], task_index, num_tasks)
-    budget = memory_budget(jax.devices()[0])
-    parts = [p for g in shares for p in bounded(g, ordered[g.points[0]].bytes, budget)]
+    devices = jax.local_devices()
+    budget = memory_budget(devices[0])
+    parts: list[Group] = []
+    for group in shares:
+        first = group.points[0]
+        bytes_of = functools.partial(
+            group_bytes,
+            cost=ordered[first],
+            config=sweep.configs[first],
+            dataset=datasets[first],
+            devices=devices,
+        )
+        parts += bounded(group, bytes_of, budget)
     return Plan(sweep.points, sweep.configs, datasets, ordered, tuple(parts))
 
 
@@ -193,7 +226,7 @@ def _train(
     for point in still_open:
         name, folder = plan.points[point].name, _folder(workdir, plan, point)
         try:
-            setup = prepare(plan.configs[point], plan.datasets[point])
+            setup = prepare(plan.configs[point], plan.datasets[point], jax.local_devices())
         except InputError as error:
             _fail(folder, name, str(error), progress)
             continue

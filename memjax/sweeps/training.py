@@ -129,8 +129,9 @@ class GroupRun:
         config = first.config
         self.setup, self.points = first, list(points)
         num_members = sum(len(point.members) for point in points)
-        num_devices = min(config.run.num_devices or len(jax.devices()), num_members)
-        self.mesh = make_mesh(num_devices, num_devices, num_devices)
+        num_devices = min(config.run.num_devices or jax.local_device_count(), num_members)
+        devices = jax.local_devices()  # processes share out points, not members
+        self.mesh = make_mesh(num_devices, num_devices, num_devices, devices)
         per_device = -(-num_members // num_devices)
         self.chunk = config.run.members_per_chunk or chunk_size(
             first.num_params, per_device, self.mesh.devices.flat[0].platform
@@ -271,9 +272,16 @@ class GroupRun:
 
 
 def chunk_size(num_params: int, num_members: int, platform: str) -> int:
-    """Returns how many of a device's members run side by side."""
+    """Returns how many of a device's members run side by side; as even chunks as can be.
+
+    Example:
+      >>> chunk_size(num_params=1500, num_members=100, platform="cpu")  # 4 chunks, not 3 and a rest
+      25
+    """
     chunk = members_per_chunk(num_params, num_members, platform)
-    return chunk if platform == "cpu" else -(-chunk // _MIN_CHUNKS)
+    if platform != "cpu":
+        chunk = -(-chunk // _MIN_CHUNKS)
+    return math.ceil(num_members / math.ceil(num_members / chunk))
 
 
 @dataclasses.dataclass

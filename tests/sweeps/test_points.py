@@ -116,8 +116,12 @@ def test_more_tasks_than_points_are_refused():
 
 
 def test_a_group_is_cut_to_the_memory_in_even_parts():
-    parts = bounded(Group(tuple(range(10)), ()), bytes_per_point=1.0, budget=4.5)
+    group = Group(tuple(range(10)), ())
+    parts = bounded(group, lambda num_points: 1.0 + num_points, budget=5.5)
     assert [len(part.points) for part in parts] == [4, 4, 2]
+    assert bounded(group, lambda num_points: 1.0 + num_points, budget=11.0) == [group]
+    alone = bounded(group, lambda num_points: 1.0 + num_points, budget=1.5)
+    assert [part.points for part in alone] == [(point,) for point in range(10)]
 
 
 def test_check_points_accepts_what_is_sound():
