@@ -1,0 +1,167 @@
+"""Strong and weak scaling over forced CPU devices and over processes: what sharding itself costs.
+
+    pip install .
+    python benchmarks/scaling.py            # under a minute on 2 idle cores
+
+Devices that are threads of one CPU cannot train faster together; with the work of a step fixed they
+show what the split adds to it: sends, waits, smaller products. On real devices the same program
+shares the work out. mlp: 784-1024-1024-10, float32. strong: 512 examples a step; weak: 128 for each
+device, beside one device with as many in all, for the cores are the same. Rows and one device run
+in turn in one process, so that a drifting machine cancels; each ratio is the median of the pairs,
+in wall time and in CPU time of all threads, which other work on the machine disturbs less.
+"""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import time
+
+NUM_DEVICES, NUM_EXAMPLES = 8, 4096
+TARGET = "at most 1.3"
+
+
+def make_run(num_devices, batch_size, is_split=False):
+    """Returns a function that trains some steps and returns the parameters' checksum."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    from memjax.data.batching import make_batches
+    from memjax.models.registry import build_model
+    from memjax.runtime.checkpoints import finite_and_checksum
+    from memjax.runtime.mesh import make_mesh, place_images, replicated
+    from memjax.training.program import DeviceData, make_train_program
+    from memjax.training.state import init_state
+    from memjax.training.step import Network
+
+    mesh = make_mesh(1, num_devices)
+    batches = make_batches(NUM_EXAMPLES, batch_size, num_devices)
+    model, optimizer = build_model("mlp", 10, widths=(1024, 1024)), optax.sgd(0.01)
+    train = make_train_program(Network(model), optimizer, batches, mesh, 1, is_split)
+    whole = replicated(mesh)
+    images = np.random.default_rng(0).integers(0, 256, (NUM_EXAMPLES, 28, 28, 1), np.uint8)
+    labels = np.random.default_rng(1).integers(0, 10, NUM_EXAMPLES).astype(np.int32)
+    data = DeviceData(place_images(mesh, images, is_split), jax.device_put(labels, whole))
+    seeds = jax.device_put(np.zeros(1, np.int32), whole)
+    subsets = jax.device_put(np.arange(NUM_EXAMPLES, dtype=np.int32)[None], whole)
+
+    def init(seeds):
+        state = init_state(seeds[0], model, optimizer, (28, 28, 1))
+        return jax.tree.map(lambda leaf: leaf[None], state)
+
+    states = jax.jit(init, out_shardings=whole)(seeds)
+
+    def run(num_steps):
+        nonlocal states
+        with jax.set_mesh(mesh):
+            states, _ = train(states, seeds, subsets, data, jnp.int32(0), jnp.int32(num_steps))
+            jax.block_until_ready(states)
+
+    def norm():
+        finite, _ = finite_and_checksum(states)
+        assert finite
+        return float(optax.tree.norm(states.params))
+
+    return run, norm
+
+
+def timed(run, num_steps):
+    """Returns (wall, CPU) milliseconds of a step."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run(num_steps)
+    scale = 1000 / num_steps
+    return (time.perf_counter() - wall) * scale, (time.process_time() - cpu) * scale
+
+
+def compare(words, one, other, rounds, num_steps):
+    """Prints the row of a split run beside one device, both from the same start."""
+    import numpy as np
+
+    for run, _ in (one, other):
+        run(num_steps)  # compiles
+    pairs = np.array([[timed(run, num_steps) for run, _ in (one, other)] for _ in range(rounds)])
+    wall, cpu = np.median(pairs[:, 1] / pairs[:, 0], axis=0)
+    show(words, *np.median(pairs[:, 0], axis=0), wall, cpu, abs(other[1]() / one[1]() - 1))
+
+
+def show(words, wall, cpu, wall_ratio, cpu_ratio, error):
+    """Prints one row."""
+    print(f"{words:<38}{wall:>9.1f}{cpu:>9.1f}{wall_ratio:>9.2f}{cpu_ratio:>9.2f}{error:>10.0e}"
+          f"  {TARGET}", flush=True)  # fmt: skip
+
+
+def processes(rounds, num_steps):
+    """Prints the row of two processes of one device each, on loopback."""
+    import numpy as np
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    one, norm = make_run(1, 512)
+    one(num_steps)
+    flags = "--xla_force_host_platform_device_count=1"
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, f"--coordinator={address}", f"--process_id={index}",
+             f"--rounds={rounds}", f"--steps={num_steps}"],
+            env=os.environ | {"XLA_FLAGS": flags}, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    ended = [process.communicate(timeout=300) for process in started]
+    if any(process.returncode for process in started):
+        raise RuntimeError(ended[0][1][-2000:] + ended[1][1][-2000:])
+    found = np.array([[float(v) for v in out.split("RESULT")[1].split()] for out, _ in ended])
+    alone = np.median([timed(one, num_steps) for _ in range(rounds)], axis=0)
+    ratios = found[:, 0].max() / alone[0], found[:, 1].sum() / alone[1]
+    show("strong: 2 processes (not in turn)", *alone, *ratios, abs(found[0, 2] / norm() - 1))
+
+
+def worker(coordinator, process_id, rounds, num_steps):
+    """One of two processes: prints wall and CPU milliseconds of a step, and the norm."""
+    import numpy as np
+
+    from memjax.runtime import distributed
+
+    distributed.initialize(coordinator, 2, process_id)
+    run, norm = make_run(2, 512)
+    run(num_steps)
+    wall, cpu = np.median([timed(run, num_steps) for _ in range(rounds)], axis=0)
+    print("RESULT", wall, cpu, norm(), flush=True)
+    distributed.leave(0)
+
+
+def main():
+    """Prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--coordinator", default="")
+    parser.add_argument("--process_id", type=int, default=0)
+    given = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if given.coordinator:
+        worker(given.coordinator, given.process_id, given.rounds, given.steps)
+        return
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={NUM_DEVICES}"
+    print(f"{'':<38}{'one device, ms':>18}{'split / one':>18}{'params':>10}")
+    print(f"{'what':<38}{'wall':>9}{'CPU':>9}{'wall':>9}{'CPU':>9}{'off by':>10}  target")
+    for words, devices, batch, is_split in (
+        ("strong: 2 devices", 2, 512, False),
+        ("strong: 4 devices", 4, 512, False),
+        ("strong: 8 devices", 8, 512, False),
+        ("strong: 8 devices, images split", 8, 512, True),
+        ("weak: 2 devices, 256 examples", 2, 256, False),
+        ("weak: 8 devices, 1024 examples", 8, 1024, False),
+    ):
+        one, other = make_run(1, batch), make_run(devices, batch, is_split)
+        compare(words, one, other, given.rounds, given.steps)
+    processes(given.rounds, given.steps)
+
+
+if __name__ == "__main__":
+    main()
