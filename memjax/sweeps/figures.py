@@ -63,9 +63,9 @@ def draw_results(table: pd.DataFrame, factors: Sequence[str], path: epath.Path) 
             _draw_line(ax, part, x, column, level_style(place, len(lines)), label)
         ax.set(xlabel=x.replace("_", " "), ylabel=words)
         if rows[x].gt(0).all() and rows[x].max() >= 4 * rows[x].min():
-            values = sorted(rows[x].unique())
+            ticks = sorted(rows[x].unique())
             ax.set_xscale("log", base=2)
-            ax.set_xticks(values, [f"{value:g}" for value in values], fontsize=8)
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=8)
             ax.xaxis.set_minor_locator(NullLocator())
     if rows["is_censored"].any():
         axes[0, -1].plot(
@@ -82,7 +82,9 @@ def _draw_line(ax: Axes, rows: pd.DataFrame, x: str, column: str, style: dict, l
     ax.plot(values.index, values, label=label, linewidth=1.4, markersize=4, **style)
     if is_time:
         censored = by_x["is_censored"].mean() >= 0.5
-        look = {"marker": "^", "markersize": 7, "zorder": 5} | _hollow(style["color"])
+        look: dict[str, Any] = {"marker": "^", "markersize": 7, "zorder": 5} | _hollow(
+            style["color"]
+        )
         ax.plot(values.index[censored], values[censored], **look)
 
 

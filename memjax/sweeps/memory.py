@@ -21,13 +21,9 @@ def peak_bytes(jaxpr: core.Jaxpr) -> int:
       >>> peak_bytes(program.jaxpr)  # sin(x) and its exponential
       8000
     """
-    last_use: dict[Any, int] = {
-        var: place
-        for place, eqn in enumerate(jaxpr.eqns)
-        for var in eqn.invars
-        if isinstance(var, core.Var)
-    }
-    last_use |= dict.fromkeys(jaxpr.outvars, len(jaxpr.eqns))
+    last_use: dict[Any, int] = {}
+    for place, inputs in enumerate([*(eqn.invars for eqn in jaxpr.eqns), jaxpr.outvars]):
+        last_use |= {var: place for var in inputs if isinstance(var, core.Var)}
     live: dict[Any, int] = {}
     peak = 0
     for place, eqn in enumerate(jaxpr.eqns):

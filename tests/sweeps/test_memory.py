@@ -65,6 +65,10 @@ def test_values_within_branches_and_loops_are_counted():
     assert 16_000 <= found <= 24_000
 
 
+def test_a_program_that_returns_a_constant_is_counted():
+    assert peak_bytes(jax.make_jaxpr(lambda x: (jnp.sin(x), 1.0))(jnp.zeros(10)).jaxpr) == 40
+
+
 def test_a_group_needs_more_the_more_points_and_the_more_members_side_by_side():
     config = config_of("alexnet")
     dataset, devices = load_dataset(config.dataset), jax.local_devices()[:1]
