@@ -63,11 +63,11 @@ class Sizes:
 
 _FEW = (
     ("dropout", (0.2, 0.5, 0.8)),
-    ("input dropout", (0.3, 0.7)),
-    ("input noise", (0.5, 2.0)),
-    ("hidden noise", (0.1, 0.3)),
-    ("weight decay", (1e-3, 1e-2, 0.1)),
-    (DROPOUT_AND_ADVERSARIAL, (0.1, 0.3, 0.5)),
+    ("input dropout", (0.5,)),
+    ("input noise", (1.0,)),
+    ("hidden noise", (0.3,)),
+    ("weight decay", (1e-2, 0.1)),
+    (DROPOUT_AND_ADVERSARIAL, (0.3, 0.5)),
 )
 _FEWEST = tuple(
     (technique, strengths[-1:])
@@ -81,7 +81,7 @@ _RADII = (0.1 / 255, 0.3 / 255, 1 / 255, 3 / 255)
 _PAPER = {
     "consistency": Sizes(dataset="mnist", num_train=60_000, width=4096, num_epochs=1, num_runs=100),
     "influence": Sizes(
-        dataset="mnist", num_train=1000, width=16, num_epochs=100, image_size=14,
+        dataset="mnist", num_train=1000, width=16, num_epochs=50, image_size=14,
         learning_rate=0.1, batch_size=100, num_validation=0, num_seeds=5,
     ),
     "mnist_noise": Sizes(
@@ -140,7 +140,7 @@ _LAPTOP = {
     ),
     "regularizers": dataclasses.replace(
         _PAPER["regularizers"], num_train=500, width=0.125, num_epochs=30, strengths=_FEW,
-        adversarial_weights=(0.45,), num_validation=500, batch_size=50, adversarial_steps=5,
+        adversarial_weights=(0.45,), num_validation=500, batch_size=50, adversarial_steps=3,
     ),
 }  # fmt: skip
 _SMALL: dict[str, Any] = {

@@ -1,0 +1,173 @@
+"""A reproduction of the paper, at sizes that take seconds: all figures, from runs to report."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from memjax.config import Config
+from memjax.errors import InputError
+from memjax.experiments import reproduction
+from memjax.experiments.claims import CLAIMS
+from memjax.experiments.registry import EXPERIMENTS, load_table
+from memjax.experiments.reproduction import Reproduction, figure_names, make_study
+from memjax.experiments.scales import SCALES, reductions
+from memjax.experiments.studies import STUDIES
+
+TRAINING_ONLY = ["figure05", "figure06", "capacity"]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A scale smaller than the smallest."""
+    replace = dataclasses.replace
+    smoke = SCALES["smoke"]
+    few = {"num_epochs": 4, "num_seeds": 2}
+    SCALES["tiny"] = {
+        "consistency": replace(smoke["consistency"], num_train=100, width=8, num_runs=4),
+        "influence": replace(smoke["influence"], num_train=100, width=4, num_epochs=2),
+        "mnist_noise": replace(smoke["mnist_noise"], **few, num_train=100, width=8, num_searched=8),
+        "cifar_noise": replace(
+            smoke["cifar_noise"], **few, num_train=50, width=0.02, levels=(1.0,), num_searched=8
+        ),
+        "capacity": replace(smoke["capacity"], **few, num_train=100, widths=(4, 8, 16)),
+        "cifar_capacity": replace(smoke["cifar_capacity"], **few, num_train=100, widths=(4, 8)),
+        "dataset_size": replace(
+            smoke["dataset_size"], **few, num_train=100, numbers_of_examples=(60, 100)
+        ),
+        "regularizers": replace(
+            smoke["regularizers"], num_epochs=1, num_train=50, width=0.02, num_seeds=2,
+            strengths=(("dropout", (0.5,)),), adversarial_weights=(),
+        ),
+    }  # fmt: skip
+    yield
+    del SCALES["tiny"]
+
+
+@pytest.fixture(scope="module")
+def made(tiny, tmp_path_factory):
+    """Every figure, made once: (the reproduction, its results)."""
+    folder = tmp_path_factory.mktemp("reproduction")
+    everything = Reproduction(folder, "tiny", list(EXPERIMENTS), say=lambda line: None)
+    return everything, everything.run()
+
+
+def _table(made, name):
+    return load_table(made[0].workdir / "figures" / f"{name}.parquet")[1]
+
+
+def test_every_figure_is_made_and_is_in_the_report(made):
+    everything, results = made
+    assert {result.name: result.error for result in results} == dict.fromkeys(EXPERIMENTS, "")
+    report = everything.workdir / "report"
+    html, markdown = (report / "report.html").read_text(), (report / "report.md").read_text()
+    assert all(result.title in markdown for result in results)
+    assert html.count("data:image") >= len(EXPERIMENTS)
+    claims = json.loads((report / "claims.json").read_text())["claims"]
+    assert len(claims) == len(CLAIMS)
+
+
+def test_figure_1_counts_what_the_runs_count(made):
+    table = _table(made, "figure01")
+    for _, run in _runs(made, "consistency"):
+        kind = {"none": "real", "random_inputs": "randX", "random_labels": "randY"}
+        rows = table[table["data"] == kind[run.config.corruption.kind]]
+        by_run = rows.groupby("run")["correct"].mean()
+        np.testing.assert_allclose(by_run, run.metrics.iloc[-1]["train_accuracy"], atol=1e-6)
+
+
+def test_critical_sample_ratio_is_at_every_checkpoint_and_bounded(made):
+    table = _table(made, "figure08").dropna()
+    epochs = [run.epoch(step) for _, run in _runs(made, "cifar_noise") for step in run.steps]
+    assert set(table["epoch"]) == set(epochs)
+    assert (table["csr_lower"] <= table["csr_upper"]).all()
+    assert len(table) == len(epochs) * 2  # seeds
+
+
+def test_l1_norm_of_the_other_norms_is_figure_3(made):
+    names = ["data", "seed", "step"]
+    figure = _table(made, "figure03")
+    figure = figure[figure["labels"] == "class"].set_index(names)["gini"]
+    norms = _table(made, "norms")
+    norms = norms[norms["norm"] == "l1"].set_index(names)["gini"]
+    pd.testing.assert_series_equal(figure.sort_index(), norms.sort_index())
+
+
+def test_capacity_has_the_control_without_the_noise(made):
+    table = _table(made, "capacity")
+    assert set(table["kind"]) == {"real", "randX", "randY", "removed"}
+    assert set(_table(made, "figure05")["level"]) == {0.0, 0.8}
+
+
+def test_second_call_runs_nothing(made, monkeypatch):
+    def fail(*arguments):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(reproduction, "run_sweep", fail)
+    lines = []
+    again = Reproduction(made[0].workdir, "tiny", list(EXPERIMENTS), say=lines.append)
+    assert all(result.status == "done" for result in again.run())
+    assert "nothing to do" in lines[-1]
+
+
+def test_failed_figure_is_reported_and_the_others_are_made(tiny, tmp_path, monkeypatch):
+    def fail(studies):
+        raise InputError("no such luck")
+
+    monkeypatch.setattr(EXPERIMENTS["figure05"], "tabulate", fail)
+    lines = []
+    results = Reproduction(tmp_path, "tiny", TRAINING_ONLY, say=lines.append).run()
+    assert [result.error for result in results] == ["no such luck", "", ""]
+    assert "figure05: failed: no such luck" in lines
+    assert "no such luck" in (tmp_path / "report" / "report.html").read_text()
+    monkeypatch.undo()
+    again = Reproduction(tmp_path, "tiny", TRAINING_ONLY, say=lines.append).run()
+    assert [result.error for result in again] == ["", "", ""]
+
+
+def test_figure_is_redrawn_without_its_runs(made, tmp_path):
+    picture = made[0].workdir / "figures" / "figure05.png"
+    before = picture.read_bytes()
+    picture.unlink()
+    Reproduction(made[0].workdir, "tiny", ["figure05"], say=lambda line: None).redraw()
+    assert picture.read_bytes() == before
+
+
+def test_folder_of_another_scale_is_refused(made):
+    with pytest.raises(InputError, match="holds the scale 'tiny', not 'smoke'"):
+        Reproduction(made[0].workdir, "smoke", ["figure01"])
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_points_with_sound_configs(name, scale):
+    study = make_study(name, scale)
+    assert len({point.name for point in study.points}) == len(study.points)
+    assert all(isinstance(config, Config) for config in study.configs)
+    assert study.identity == make_study(name, scale).identity
+
+
+def test_figures_3_and_4_are_at_the_size_of_the_paper_on_a_laptop():
+    assert reductions("laptop", EXPERIMENTS["figure03"].STUDIES) == ()
+    assert reductions("laptop", EXPERIMENTS["figure04"].STUDIES) == ()
+
+
+def test_every_reduction_names_both_sizes():
+    for name in STUDIES:
+        assert reductions("paper", [name]) == ()
+        found = reductions("smoke", [name])
+        assert found
+        assert all(line.startswith(f"{name}: ") and "(paper: " in line for line in found)
+
+
+def test_unknown_figure_is_named():
+    with pytest.raises(InputError, match="--figures=12: must be 'all' or some of 1, 2"):
+        figure_names(["12"])
+
+
+def _runs(made, study):
+    everything = made[0]
+    studies = {study: everything._train(everything.studies[study])}
+    return studies[study].runs()
