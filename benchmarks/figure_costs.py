@@ -66,7 +66,7 @@ def show(figure, words, costs):
     for kind, chips, bandwidth, _ in MACHINES.values():
         rate, speed = SHARE_OF_PEAK * known_peak(kind, "float32"), SHARE_OF_BANDWIDTH * bandwidth
         seconds = sum(max(c[0] / rate, c[2] / speed) * c[3] for c in costs) / chips
-        row += f"{seconds / 3600:>9.2f}"
+        row += f"{seconds / 60:>10.1f}"
     side_by_side = [int(machine[3] * 0.8 / max(2 * c[4] for c in costs))
                     for machine in MACHINES.values()]  # fmt: skip
     print(row + f"{max(c[4] for c in costs) / 1e6:>9.0f}{side_by_side[0]:>8}{side_by_side[1]:>8}")
@@ -78,7 +78,7 @@ def main():
     from memjax.config import resolve
 
     folder = pathlib.Path(__file__).parent.parent / "configs" / "sweeps"
-    hours = "".join(f"{name + ' h':>9}" for name in MACHINES)
+    hours = "".join(f"{name + ' min':>10}" for name in MACHINES)
     print(f"{'figure':<11}{'what':<14}{'runs':>5}{'Mparam':>8}{'GF/step':>8}{'FLOPs':>10}{hours}"
           f"{'MB state':>9}{'H100':>8}{'v5e':>8}")  # fmt: skip
     counted = {}

@@ -1,5 +1,7 @@
 """Rates are of the timed steps alone; a trace has the steps that were asked for."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,6 +10,7 @@ from etils import epath
 from memjax.runtime import flops
 from memjax.runtime.mesh import make_mesh
 from memjax.runtime.throughput import Profile, Throughput
+from tests import command_line
 
 
 def test_rates_are_work_over_seconds(monkeypatch):
@@ -54,3 +57,23 @@ def test_no_trace_unless_asked_for(tmp_path):
     profile.count(3)
     profile.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_leaves_its_rate_a_trace_and_its_programs(tmp_path):
+    finished = command_line.run(
+        "memjax.main",
+        "--config=configs/digits_randlabel.py:quick",
+        "--config.dataset.num_train=256",
+        "--config.train.num_epochs=4",
+        f"--workdir={tmp_path / 'run'}",
+        f"--compilation_cache={tmp_path / 'cache'}",
+        "--profile=5",
+    )
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["examples_per_second"] > 0
+    assert summary["flops_per_second"] > 0
+    assert summary["share_of_peak"] > 0
+    assert "share_of_peak" in finished.stdout
+    assert len(list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))) == 1
+    assert list((tmp_path / "cache").iterdir())
