@@ -18,12 +18,12 @@ SMALL = [
     "--config.dataset.num_train=200",
     "--config.dataset.num_validation=100",
     "--config.model.widths=(16,)",
-    "--config.train.num_epochs=4",
+    "--config.train.num_epochs=8",
     "--config.checkpoint.every_epochs=2",
     "--config.checkpoint.powers_of_two=False",
 ]
 # Processes that can be caught at work: a dispatch a step, an evaluation an epoch.
-SLOW = ["--config.run.steps_per_dispatch=1", "--config.run.evaluation_batch_size=4"]
+SLOW = ["--config.run.steps_per_dispatch=1", "--config.run.evaluation_batch_size=2"]
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 WORDS_OF_GLOO = "[Gloo]"
 
@@ -105,7 +105,7 @@ def undisturbed(tmp_path_factory):
 def test_two_processes_train_what_one_trains_and_process_0_alone_speaks(alone, undisturbed):
     workdir, outputs, errors = undisturbed
     assert_same_run_to_rounding(workdir, alone)
-    assert sorted(checkpoint_bits(workdir)) == sorted(checkpoint_bits(alone)) == [0, 8, 16]
+    assert sorted(checkpoint_bits(workdir)) == sorted(checkpoint_bits(alone)) == [0, 8, 16, 24, 32]
     assert checkpoint_bits(workdir)[0] == checkpoint_bits(alone)[0]  # the same start, to the bit
     assert sorted(path.name for path in workdir.iterdir()) == sorted(
         path.name for path in alone.iterdir()
@@ -165,9 +165,9 @@ def test_bad_input_of_one_or_all_is_one_line_of_process_0(tmp_path, flags, of_ea
 
 
 def test_what_process_0_finds_in_the_folder_ends_all(undisturbed):
-    codes, _, errors = train(undisturbed[0], "--config.train.num_epochs=5").finish()
+    codes, _, errors = train(undisturbed[0], "--config.train.num_epochs=9").finish()
     assert codes == [2, 2]
-    assert "train.num_epochs is 4 there, 5 here" in errors[0]
+    assert "train.num_epochs is 8 there, 9 here" in errors[0]
     assert errors[1] == ""
 
 

@@ -97,7 +97,7 @@ class Cluster:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         recorded = "".join(path.read_text() for path in self.folder.glob("*.calls"))
         assert SECRET not in result.stdout + result.stderr + recorded

@@ -114,3 +114,21 @@ def test_the_image_is_made_of_nothing_but_what_the_wheel_needs():
     named = [rule.removeprefix("!") for rule in rules[1:] if rule.startswith("!")]
     needed = {"memjax", "configs", "setup.py", "pyproject.toml", "README.md"}
     assert needed <= set(named)
+
+
+def test_several_nodes_of_skypilot_become_one_run(tmp_path: pathlib.Path):
+    script = yaml.safe_load((LAUNCH / "sky.yaml").read_text())["run"]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "COMMAND": "echo a command",
+        "SKYPILOT_NUM_NODES": "2",
+        "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
+        "SKYPILOT_NODE_RANK": "1",
+    }
+    ran = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+    flags = "--coordinator=10.0.0.1:8476 --num_processes=2 --process_id=1"
+    assert ran.stdout == f"a command {flags}\n"
+    environment["SKYPILOT_NUM_NODES"] = "1"
+    ran = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+    assert ran.stdout == "a command\n"

@@ -4,9 +4,16 @@ import json
 
 import pytest
 
-from tests.launch.conftest import JOINED_RUN, LAUNCH, Cluster, exits_with
+from tests.launch.conftest import LAUNCH, Cluster, exits_with
 
 BATCH = LAUNCH / "slurm.sbatch"
+TRAINING = [
+    "--config=configs/digits_randlabel.py:quick",
+    "--config.dataset.num_train=100",
+    "--config.dataset.num_validation=50",
+    "--config.model.widths=(8,)",
+    "--config.train.num_epochs=1",
+]
 
 
 @pytest.fixture
@@ -18,17 +25,14 @@ def slurm(cluster: Cluster) -> Cluster:
 
 def test_two_tasks_become_one_run(slurm: Cluster):
     workdir = slurm.folder / "workdir"
-    script = slurm.script(JOINED_RUN)
-    result = slurm.call(
-        "sbatch", "--ntasks-per-node=2", BATCH, "python", script, f"--workdir={workdir}"
-    )
+    command = ["python", "-m", "memjax.main", *TRAINING, f"--workdir={workdir}"]
+    slurm.environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+    result = slurm.call("sbatch", "--ntasks-per-node=2", BATCH, *command)
     assert result.returncode == 0, result.stderr
-    assert (workdir / "total").read_text() == "3 of 2"
+    assert "2 cpu device(s) (member 1 x data 2 of 2 processes)" in result.stdout
+    assert json.loads((workdir / "summary.json").read_text())["epoch"] == 1
     assert slurm.calls("srun") == [
-        [
-            *("--kill-on-bad-exit=0", "--cpus-per-task=8", "--gpu-bind=none"),
-            *("python", script, f"--workdir={workdir}"),
-        ]
+        ["--kill-on-bad-exit=0", "--cpus-per-task=8", "--gpu-bind=none", *command]
     ]
     assert slurm.calls("scontrol") == []
 
