@@ -18,6 +18,7 @@ def get_points(variant=""):
                 config.seed = config.corruption.seed = seed
                 if quick:
                     config.dataset.image_size = 14
+                    config.train.num_epochs = 60
                 presets.save_ends_only(config)
                 factors = {"kind": kind, "level": level, "width": width, "seed": seed}
                 yield Point(f"{kind}_{level:g}_width_{width}_seed_{seed}", factors, config)
