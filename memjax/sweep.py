@@ -11,12 +11,14 @@ The same command goes on after an interruption, and does nothing where all is do
 some points failed; the others are done.
 """
 
+import importlib.util
 import sys
 from typing import Any
 
 from absl import flags
 
 from memjax import command_line
+from memjax.errors import InputError
 
 flags.DEFINE_string("sweep", None, "The sweep file, FILE.py or FILE.py:quick.")
 flags.DEFINE_string("workdir", None, "The folder of the sweep; made if it is not there.")
@@ -24,6 +26,7 @@ flags.DEFINE_bool("dry_run", False, "Show points, groups and costs, train nothin
 flags.DEFINE_integer("task_index", 0, "Which share of the sweep this process trains, from 0.")
 flags.DEFINE_integer("num_tasks", 1, "How many shares there are.")
 flags.DEFINE_string("data_dir", None, "Where tfds keeps its data, for every point.")
+flags.DEFINE_bool("tensorboard", False, "Also write scalars: tensorboard --logdir=WORKDIR/points.")
 flags.DEFINE_bool("retry_failed", False, "Train failed points anew.")
 flags.DEFINE_bool("list_sweeps", False, "List the sweeps that memjax ships, and stop.")
 command_line.define_process_flags()
@@ -84,7 +87,9 @@ def main() -> None:
 
     from memjax.sweeps.points import load_sweep
 
-    sweep = load_sweep(path, shipped, FLAGS.data_dir)
+    if FLAGS.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise InputError("--tensorboard: needs tensorboardX (pip install 'memjax[tensorboard]')")
+    sweep = load_sweep(path, shipped, FLAGS.data_dir, FLAGS.tensorboard)
 
     from etils import epath
 

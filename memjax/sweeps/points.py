@@ -1,6 +1,5 @@
 """A sweep file: a function `get_points(variant)` that yields named configs; read and checked."""
 
-import dataclasses
 import importlib.util
 import pathlib
 import re
@@ -11,6 +10,7 @@ import ml_collections
 
 from memjax.config import Config, nearest, resolve
 from memjax.errors import InputError
+from memjax.sweeps.grouping import with_values
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
 
@@ -44,7 +44,9 @@ class Sweep(NamedTuple):
     get_tables: Callable[..., Mapping[str, Any]] | None = None
 
 
-def load_sweep(path: str, shipped: pathlib.Path, data_dir: str | None = None) -> Sweep:
+def load_sweep(
+    path: str, shipped: pathlib.Path, data_dir: str | None = None, tensorboard: bool = False
+) -> Sweep:
     """Reads a sweep file.
 
     The file defines `get_points(variant)`, and may define `get_tables(results)`: from the table of
@@ -54,6 +56,7 @@ def load_sweep(path: str, shipped: pathlib.Path, data_dir: str | None = None) ->
       path: FILE.py or FILE.py:VARIANT.
       shipped: where files of that name are looked for that are not at the path.
       data_dir: in place of every point's `dataset.data_dir`.
+      tensorboard: whether every point writes TensorBoard scalars, whatever its config says.
 
     Returns:
       The checked sweep.
@@ -74,13 +77,10 @@ def load_sweep(path: str, shipped: pathlib.Path, data_dir: str | None = None) ->
         words = _first_line(error)
         raise InputError(f"--sweep={path}: get_points failed: {words}") from error
     configs = check_points(points, path)
-    if data_dir is not None:
-        configs = tuple(
-            dataclasses.replace(
-                config, dataset=dataclasses.replace(config.dataset, data_dir=data_dir)
-            )
-            for config in configs
-        )
+    forced: dict[str, Any] = {} if data_dir is None else {"dataset.data_dir": data_dir}
+    if tensorboard:
+        forced["run.tensorboard"] = True
+    configs = tuple(with_values(config, forced) for config in configs)
     return Sweep(points, configs, getattr(module, "get_tables", None))
 
 

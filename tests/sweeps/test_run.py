@@ -2,11 +2,14 @@
 
 import os
 import signal
+import struct
 
 import numpy as np
 import pandas as pd
+from tensorboardX.proto import event_pb2
 
 from memjax.loading import load_run
+from memjax.runtime.metrics import read_metrics
 from tests import command_line
 
 FILE = """
@@ -37,10 +40,26 @@ def file_in(tmp_path):
     return f"--sweep={path}"
 
 
+def scalars(folder, name):
+    """The (step, value) of a scalar in TensorBoard files: later files replace earlier steps."""
+    found = {}
+    for path in sorted(folder.glob("events*")):
+        data, place = path.read_bytes(), 0
+        while place < len(data):
+            (length,) = struct.unpack_from("<Q", data, place)
+            event = event_pb2.Event.FromString(data[place + 12 : place + 12 + length])
+            for value in event.summary.value:
+                if value.tag == name:
+                    found[event.step] = value.simple_value
+            place += 16 + length
+    return sorted(found.items())
+
+
 def test_three_processes_one_killed_and_restarted_end_in_one_table(tmp_path):
     sweep, workdir = file_in(tmp_path), tmp_path / "sweep"
     flags = [
-        [sweep, f"--workdir={workdir}", f"--task_index={i}", "--num_tasks=3"] for i in range(3)
+        [sweep, f"--workdir={workdir}", f"--task_index={i}", "--num_tasks=3", "--tensorboard"]
+        for i in range(3)
     ]
     processes = [command_line.start("memjax.sweep", *each) for each in flags]
     # Killed as soon as its first point is there, the others go on.
@@ -66,6 +85,14 @@ def test_three_processes_one_killed_and_restarted_end_in_one_table(tmp_path):
     assert run.steps == [0, 24]
     assert run.examples["is_corrupted"].sum() == 100
     assert (workdir / "figures/results.png").stat().st_size > 0
+    # TensorBoard shows each point as a run of its own.
+    for folder in (workdir / "points").iterdir():
+        logged = [
+            (row["step"], row["train_loss"]) for row in read_metrics(folder / "metrics.jsonl")
+        ]
+        shown = scalars(folder / "tensorboard", "train_loss")
+        assert [step for step, _ in shown] == [step for step, _ in logged], folder
+        np.testing.assert_allclose([v for _, v in shown], [v for _, v in logged], rtol=1e-6)
 
 
 def test_a_dry_run_shows_groups_and_costs_and_writes_nothing(tmp_path):

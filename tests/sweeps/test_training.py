@@ -35,6 +35,7 @@ def small_config(**changes):
     config.checkpoint.powers_of_two = False
     config.checkpoint.every_epochs = 1
     config.run.progress = False
+    config.run.num_devices = 1  # where a test is not about devices: quicker to compile
     with config.unlocked():
         config.update_from_flattened_dict(changes)
     return config
