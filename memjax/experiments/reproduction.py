@@ -106,7 +106,8 @@ class Reproduction:
                 f"--workdir={workdir}: holds the scale {there['scale']!r}, not {scale!r}; choose "
                 "another --workdir"
             )
-        self._seconds: dict[str, float] = there.get("seconds", {})
+        # Of each figure: the identity of its runs, and the seconds spent on them so far.
+        self._spent: dict[str, dict[str, Any]] = there.get("spent", {})
 
     def run(self) -> list[FigureResult]:
         """Makes every figure that is not there, then writes the report, if anything is new.
@@ -156,8 +157,10 @@ class Reproduction:
             errors[name] = " ".join(str(error).split()) or type(error).__name__
             self._say(f"{name}: failed: {errors[name]}")
         finally:
-            seconds = time.monotonic() - began
-            self._seconds[name] = round(self._seconds.get(name, 0.0) + seconds, 1)
+            before = self._spent.get(name, {})
+            seconds = before["seconds"] if before.get("identity") == identity else 0.0
+            seconds = round(seconds + time.monotonic() - began, 1)
+            self._spent[name] = {"identity": identity, "seconds": seconds}
             write_json(self.workdir / "reproduction.json", self._state())
         return True
 
@@ -187,7 +190,7 @@ class Reproduction:
             title=f"A Closer Look at Memorization in Deep Networks, reproduced ({self.scale})",
             scale=self.scale,
             command=self._command(",".join(_short(name) for name in self.figures)),
-            seconds=sum(self._seconds.get(name, 0.0) for name in self.figures),
+            seconds=sum(map(self._seconds, self.figures)),
             seeds=f"number of seeds per study, counted from 0: {seeds}",
             environment=describe_environment(),
         )
@@ -203,7 +206,7 @@ class Reproduction:
             "name": name,
             "title": experiment.TITLE,
             "command": self._command(_short(name)),
-            "seconds": self._seconds.get(name, 0.0),
+            "seconds": self._seconds(name),
         }
         if name not in tables:
             error = errors.get(name, "its table is not there")
@@ -234,7 +237,10 @@ class Reproduction:
         return read_json(path) if path.exists() else {}
 
     def _state(self) -> dict[str, Any]:
-        return {"scale": self.scale, "seconds": self._seconds}
+        return {"scale": self.scale, "spent": self._spent}
+
+    def _seconds(self, name: str) -> float:
+        return self._spent.get(name, {}).get("seconds", 0.0)
 
     def _command(self, figures: str) -> str:
         every = ",".join(_short(name) for name in EXPERIMENTS)
