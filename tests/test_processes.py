@@ -44,11 +44,14 @@ class Together:
 
     def finish(self, timeout=300):
         """Returns exit codes, standard outputs and standard errors (without gloo's greetings)."""
+        end = time.monotonic() + timeout
         try:
-            ended = [process.communicate(timeout=timeout) for process in self.processes]
+            for process in self.processes:
+                process.wait(max(0.0, end - time.monotonic()))
         finally:
             for process in self.processes:
                 process.kill()
+            ended = [process.communicate() for process in self.processes]
         codes = [process.returncode for process in self.processes]
         outputs, errors = (
             ["\n".join(_lines(text)) for text in each] for each in zip(*ended, strict=True)
@@ -57,7 +60,11 @@ class Together:
 
     def send_when(self, condition, kind, process):
         """Sends a signal to one process as soon as condition() holds."""
-        command_line.wait_for(condition, self.processes[process])
+        try:
+            command_line.wait_for(condition, self.processes[process], timeout=300)
+        except AssertionError:
+            self.finish(timeout=0)
+            raise
         self.processes[process].send_signal(kind)
 
 

@@ -215,7 +215,7 @@ def check_shared_workdir(workdir: epath.PathLike, timeout_s: float = 10.0) -> No
     """
     if jax.process_count() == 1:
         return
-    token = epath.Path(on_main(lambda: _write_token(epath.Path(workdir))))
+    token = epath.Path(workdir) / on_main(lambda: _write_token(epath.Path(workdir)))
     is_hidden = multihost_utils.process_allgather(np.array(not appears(token, timeout_s)))
     if is_main_process():
         token.unlink(missing_ok=True)
@@ -234,7 +234,7 @@ def _write_token(workdir: epath.Path) -> str:
     except Exception as error:  # an object store has errors of its own
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"--workdir={workdir}: not writable ({reason})") from error
-    return os.fspath(token)
+    return token.name
 
 
 def _from_main(text: str) -> str:
