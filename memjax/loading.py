@@ -79,6 +79,8 @@ class Run:
       setup: data, network and optimiser, made again from the config.
       logits_fn: `logits_fn(params, images) -> logits`; images: [n height width channels], float32
         in [0, 1]. The same object at every use, so that nothing is compiled twice.
+      trained_logits_fn: the same to rounding, computed as the train step does: quick to
+        differentiate, where `logits_fn` is quick forward and what certificates can read.
     """
 
     def __init__(self, workdir: epath.PathLike, **overrides: Any):
@@ -99,6 +101,7 @@ class Run:
         if found:
             raise InputError(f"{self.workdir}: the run and its data now differ ({found})")
         self.logits_fn = shared_logits_fn(for_inference(self.setup.network))
+        self.trained_logits_fn = shared_logits_fn(self.setup.network)
 
     @functools.cached_property
     def _checkpoints(self) -> Checkpoints:

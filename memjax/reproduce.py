@@ -42,7 +42,10 @@ def main() -> None:
 
     from memjax.experiments.cost import describe_cost
     from memjax.experiments.reproduction import Reproduction, figure_names
+    from memjax.sweeps.run import use_every_core
     from memjax.training.loop import Interrupted
+
+    use_every_core()
 
     names = figure_names(FLAGS.figures)
     reproduction = Reproduction(workdir, scale, names, FLAGS.data_dir)

@@ -87,8 +87,9 @@ def _certified(logits_fn, params, problem, microbatch_size, refine_up_to, is_can
     return is_safe[:num_examples]
 
 
-def _bound_one_radius(key, logits_fn, params, problem, plan, is_safe, is_found):
+def _bound_one_radius(key, logits_fns, params, problem, plan, is_safe, is_found):
     """Returns (is_safe, is_found) at the problem's radius, given both at all smaller radii."""
+    logits_fn, search_logits_fn = logits_fns
     radius, dtype, num_others = problem.radius, problem.images.dtype, problem.logits.shape[1] - 1
     lass_key, pgd_key = jax.random.split(key)
     certified = functools.partial(_certified, logits_fn, params, problem, plan.microbatch_size)
@@ -96,7 +97,7 @@ def _bound_one_radius(key, logits_fn, params, problem, plan, is_safe, is_found):
     def found(key, attack, settings, max_steps):
         candidates = np.flatnonzero(~is_safe & ~is_found)
         result = search.run_attack(
-            key, attack, logits_fn, params, problem, settings, max_steps, candidates,
+            key, attack, search_logits_fn, params, problem, settings, max_steps, candidates,
             plan.microbatch_size,
         )  # fmt: skip
         return np.asarray(result.is_critical)
@@ -129,6 +130,7 @@ def critical_bounds_over_radii(
     refine_up_to: int = 512,
     clip: tuple[float, float] | None = None,
     microbatch_size: int = 512,
+    search_logits_fn: LogitsFn | None = None,
 ) -> Bounds:
     """Bounds of which images are critical, at several radii that share their work.
 
@@ -150,6 +152,8 @@ def critical_bounds_over_radii(
         a group of 64 gains nothing; 0: never.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
       microbatch_size: how many examples advance at once; changes no result.
+      search_logits_fn: the same network computed another way, equal to rounding, for the searches,
+        which differentiate it; None is `logits_fn`, which the certificates read.
 
     Returns:
       Bounds(lower [radii n], upper [radii n]), in the order of `radii`.
@@ -169,7 +173,8 @@ def critical_bounds_over_radii(
         raise InputError("radii: empty, at least one radius is needed")
     for radius in radii:
         search.check_radius(radius)
-    problem = search.make_problem(logits_fn, params, images, radii[0], clip, microbatch_size)
+    search_logits_fn = search_logits_fn or logits_fn
+    problem = search.make_problem(search_logits_fn, params, images, radii[0], clip, microbatch_size)
     plan = _Plan(
         interval.is_affine(logits_fn, params, problem.images),
         refine_up_to if interval.is_refinable(logits_fn, params, images, refine_up_to) else 0,
@@ -181,8 +186,9 @@ def critical_bounds_over_radii(
     for k in np.argsort(np.asarray(radii, float)):
         if radii[k] > 0:
             is_safe, is_found = _bound_one_radius(
-                key, logits_fn, params, problem._replace(radius=radii[k]), plan, is_safe, is_found
-            )
+                key, (logits_fn, search_logits_fn), params, problem._replace(radius=radii[k]), plan,
+                is_safe, is_found,
+            )  # fmt: skip
         lower[k], upper[k] = is_found, ~is_safe
     return Bounds(jnp.asarray(lower), jnp.asarray(upper))
 

@@ -123,7 +123,7 @@ _LAPTOP = {
     ),
     "cifar_noise": dataclasses.replace(
         _PAPER["cifar_noise"], num_train=1000, width=0.125, num_epochs=40, levels=(0.4, 0.8, 1.0),
-        num_validation=1000, num_searched=200, checkpoint_epochs=8,
+        num_validation=1000, num_searched=100, checkpoint_epochs=8,
     ),
     "capacity": dataclasses.replace(
         _PAPER["capacity"], num_train=1000, width=256, num_epochs=100, learning_rate=0.05,

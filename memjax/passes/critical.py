@@ -50,6 +50,7 @@ def _compute(context: Context, step: int) -> pd.DataFrame:
             radii,
             clip=(0.0, 1.0) if context.options.clip else None,
             microbatch_size=context.microbatch_size or 512,
+            search_logits_fn=context.run.trained_logits_fn,
         )
         prediction = np.asarray(context.logits(params, images)).argmax(axis=-1)
         for place, radius in enumerate(radii):

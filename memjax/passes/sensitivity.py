@@ -1,7 +1,6 @@
 """Pass `sensitivity`: how much each training example shaped the loss, through all of training."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from memjax.analysis.sensitivity import Sensitivity, loss_sensitivity, run_sgd
 from memjax.analysis.statistics import gini
 from memjax.data.batching import Batches, batch_rows, epoch_order
 from memjax.errors import InputError
-from memjax.loading import SplitArrays, shared_logits_fn
+from memjax.loading import SplitArrays
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 from memjax.training.optimizers import make_schedule
 from memjax.training.setup import abstract_states
@@ -109,14 +108,9 @@ def _has_batch_statistics(context: Context) -> bool:
     return set(abstract_states(context.run.setup).params) != {"params"}
 
 
-def _as_trained(context: Context) -> Callable[[Any, jax.Array], jax.Array]:
-    """The network as the train step computes it, to which run.logits_fn is equal but for speed."""
-    return shared_logits_fn(context.run.setup.network)
-
-
 def _trajectory_error(context: Context, params: dict, updates: dict[str, Any]) -> float:
     """Runs the updates again and returns how far they end from the checkpoint, relatively."""
-    again = run_sgd(_as_trained(context), **updates)["params"]
+    again = run_sgd(context.run.trained_logits_fn, **updates)["params"]
     pairs = zip(jax.tree.leaves(again), jax.tree.leaves(params["params"]), strict=True)
     squares = [(jnp.sum((a - b) ** 2), jnp.sum(b**2)) for a, b in pairs]
     error = float(np.sqrt(sum(a for a, _ in squares) / sum(b for _, b in squares)))
@@ -174,7 +168,7 @@ def _measure(
     """Returns the sensitivity of a member's run at the probes, and the trajectory error."""
     updates, error = member_updates(context, member)
     found = loss_sensitivity(
-        _as_trained(context),
+        context.run.trained_logits_fn,
         **updates,
         probe_steps=jnp.asarray(steps),
         include_direct=context.options.include_direct,
