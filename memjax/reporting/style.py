@@ -1,9 +1,9 @@
 """One style for every figure: colour-blind safe, readable in grey, no display needed."""
 
-import os
 from typing import Any
 
 import matplotlib
+from etils import epath
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -39,12 +39,12 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 5.0, height: floa
     return figure, axes
 
 
-def save(figure: Figure, path: os.PathLike | str, kind: str = "png") -> None:
+def save(figure: Figure, path: epath.PathLike, kind: str = "png") -> None:
     """Writes a figure; the same numbers give the same file."""
     metadata = {"Software": None} if kind == "png" else {"Date": None}
-    with matplotlib.rc_context({"svg.hashsalt": "memjax"}):
+    with matplotlib.rc_context({"svg.hashsalt": "memjax"}), epath.Path(path).open("wb") as file:
         figure.savefig(
-            os.fspath(path),
+            file,
             format=kind,
             dpi=DOTS_PER_INCH,
             metadata=metadata,
