@@ -14,6 +14,7 @@ from absl import flags
 
 from memjax import command_line
 
+flags.adopt_module_key_flags(command_line)
 flags.DEFINE_enum("scale", None, ["smoke", "laptop", "paper"], "How large.")
 flags.DEFINE_list("figures", ["all"], "'all', or figures by number and other experiments by name.")
 flags.DEFINE_string("workdir", None, "The folder of the reproduction; made if it is not there.")

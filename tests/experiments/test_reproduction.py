@@ -11,12 +11,12 @@ from memjax.config import Config
 from memjax.errors import InputError
 from memjax.experiments import reproduction
 from memjax.experiments.claims import CLAIMS
-from memjax.experiments.registry import EXPERIMENTS, load_table
+from memjax.experiments.registry import EXPERIMENTS, check_table, load_table
 from memjax.experiments.reproduction import Reproduction, figure_names, make_study
 from memjax.experiments.scales import SCALES, reductions
 from memjax.experiments.studies import STUDIES
 
-TRAINING_ONLY = ["figure05", "figure06", "capacity"]
+FIGURES = ["figure01", "figure03", "figure05", "figure06", "figure07", "norms", "sharpness"]
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +24,16 @@ def tiny():
     """A scale smaller than the smallest."""
     replace = dataclasses.replace
     smoke = SCALES["smoke"]
-    few = {"num_epochs": 4, "num_seeds": 2}
-    SCALES["tiny"] = {
+    few = {"num_epochs": 4, "num_seeds": 2, "num_train": 100}
+    SCALES["tiny"] = smoke | {
         "consistency": replace(smoke["consistency"], num_train=100, width=8, num_runs=4),
         "influence": replace(smoke["influence"], num_train=100, width=4, num_epochs=2),
-        "mnist_noise": replace(smoke["mnist_noise"], **few, num_train=100, width=8, num_searched=8),
-        "cifar_noise": replace(
-            smoke["cifar_noise"], **few, num_train=50, width=0.02, levels=(1.0,), num_searched=8
+        "mnist_noise": replace(
+            smoke["mnist_noise"], **few, levels=(1.0,), width=8, checkpoint_epochs=2,
+            num_searched=8, radii=(0.01, 0.03),
         ),
-        "capacity": replace(smoke["capacity"], **few, num_train=100, widths=(4, 8, 16)),
-        "cifar_capacity": replace(smoke["cifar_capacity"], **few, num_train=100, widths=(4, 8)),
-        "dataset_size": replace(
-            smoke["dataset_size"], **few, num_train=100, numbers_of_examples=(60, 100)
-        ),
-        "regularizers": replace(
-            smoke["regularizers"], num_epochs=1, num_train=50, width=0.02, num_seeds=2,
-            strengths=(("dropout", (0.5,)),), adversarial_weights=(),
-        ),
+        "capacity": replace(smoke["capacity"], **few, widths=(4, 8, 16)),
+        "dataset_size": replace(smoke["dataset_size"], **few, numbers_of_examples=(60, 100)),
     }  # fmt: skip
     yield
     del SCALES["tiny"]
@@ -48,9 +41,9 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def made(tiny, tmp_path_factory):
-    """Every figure, made once: (the reproduction, its results)."""
+    """Figures that were made once: (the reproduction, its results)."""
     folder = tmp_path_factory.mktemp("reproduction")
-    everything = Reproduction(folder, "tiny", list(EXPERIMENTS), say=lambda line: None)
+    everything = Reproduction(folder, "tiny", FIGURES, say=lambda line: None)
     return everything, everything.run()
 
 
@@ -60,13 +53,13 @@ def _table(made, name):
 
 def test_every_figure_is_made_and_is_in_the_report(made):
     everything, results = made
-    assert {result.name: result.error for result in results} == dict.fromkeys(EXPERIMENTS, "")
+    assert {result.name: result.error for result in results} == dict.fromkeys(FIGURES, "")
     report = everything.workdir / "report"
     html, markdown = (report / "report.html").read_text(), (report / "report.md").read_text()
     assert all(result.title in markdown for result in results)
-    assert html.count("data:image") >= len(EXPERIMENTS)
+    assert html.count("data:image") >= len(FIGURES)
     claims = json.loads((report / "claims.json").read_text())["claims"]
-    assert len(claims) == len(CLAIMS)
+    assert len(claims) == len([claim for claim in CLAIMS if claim.figure in FIGURES])
 
 
 def test_figure_1_counts_what_the_runs_count(made):
@@ -79,11 +72,25 @@ def test_figure_1_counts_what_the_runs_count(made):
 
 
 def test_critical_sample_ratio_is_at_every_checkpoint_and_bounded(made):
-    table = _table(made, "figure08").dropna()
-    epochs = [run.epoch(step) for _, run in _runs(made, "cifar_noise") for step in run.steps]
+    table = _table(made, "figure07").dropna()
+    epochs = [run.epoch(step) for _, run in _runs(made, "mnist_noise") for step in run.steps]
     assert set(table["epoch"]) == set(epochs)
     assert (table["csr_lower"] <= table["csr_upper"]).all()
     assert len(table) == len(epochs) * 2  # seeds
+
+
+def test_figures_of_the_cnn_are_made_from_such_a_study_too(made):
+    studies = {"cifar_noise": _study(made, "mnist_noise")}  # an MLP compiles sooner
+    for name in ("figure02", "figure08", "figure09", "radii"):
+        check_table(EXPERIMENTS[name], EXPERIMENTS[name].tabulate(studies))
+    pd.testing.assert_frame_equal(
+        EXPERIMENTS["figure08"].tabulate(studies), _table(made, "figure07"), check_like=True
+    )
+    ratios = EXPERIMENTS["figure09"].tabulate(studies)
+    assert set(ratios["split"]) == {"train", "validation"}
+    assert set(EXPERIMENTS["radii"].tabulate(studies)["radius"]) == {0.01, 0.03}
+    filters = EXPERIMENTS["figure02"].tabulate(studies)
+    assert set(filters["data"]) == {"real", "randY", "initial"}
 
 
 def test_l1_norm_of_the_other_norms_is_figure_3(made):
@@ -95,10 +102,13 @@ def test_l1_norm_of_the_other_norms_is_figure_3(made):
     pd.testing.assert_series_equal(figure.sort_index(), norms.sort_index())
 
 
-def test_capacity_has_the_control_without_the_noise(made):
-    table = _table(made, "capacity")
-    assert set(table["kind"]) == {"real", "randX", "randY", "removed"}
-    assert set(_table(made, "figure05")["level"]) == {0.0, 0.8}
+def test_removed_examples_are_of_no_figure_but_the_control(made):
+    rows = _study(made, "capacity").last_rows()
+    assert set(rows["kind"]) == {"real", "randX", "removed"}
+    for name in ("figure05", "figure06"):
+        table = _table(made, name)
+        assert set(table["level"]) == {0.0, 0.8}
+    assert len(_table(made, "figure05")) == (rows["kind"] != "removed").sum()
 
 
 def test_second_call_runs_nothing(made, monkeypatch):
@@ -107,24 +117,26 @@ def test_second_call_runs_nothing(made, monkeypatch):
 
     monkeypatch.setattr(reproduction, "run_sweep", fail)
     lines = []
-    again = Reproduction(made[0].workdir, "tiny", list(EXPERIMENTS), say=lines.append)
+    again = Reproduction(made[0].workdir, "tiny", FIGURES, say=lines.append)
     assert all(result.status == "done" for result in again.run())
     assert "nothing to do" in lines[-1]
 
 
-def test_failed_figure_is_reported_and_the_others_are_made(tiny, tmp_path, monkeypatch):
+def test_failed_figure_is_reported_and_the_others_are_made(made, monkeypatch):
     def fail(studies):
         raise InputError("no such luck")
 
     monkeypatch.setattr(EXPERIMENTS["figure05"], "tabulate", fail)
-    lines = []
-    results = Reproduction(tmp_path, "tiny", TRAINING_ONLY, say=lines.append).run()
-    assert [result.error for result in results] == ["no such luck", "", ""]
+    folder, names, lines = made[0].workdir, ["figure05", "figure06"], []
+    for name in names:
+        (folder / "figures" / f"{name}.parquet").unlink()
+    results = Reproduction(folder, "tiny", names, say=lines.append).run()
+    assert [result.error for result in results] == ["no such luck", ""]
     assert "figure05: failed: no such luck" in lines
-    assert "no such luck" in (tmp_path / "report" / "report.html").read_text()
+    assert "no such luck" in (folder / "report" / "report.html").read_text()
     monkeypatch.undo()
-    again = Reproduction(tmp_path, "tiny", TRAINING_ONLY, say=lines.append).run()
-    assert [result.error for result in again] == ["", "", ""]
+    again = Reproduction(folder, "tiny", names, say=lines.append).run()
+    assert [result.error for result in again] == ["", ""]
 
 
 def test_figure_is_redrawn_without_its_runs(made, tmp_path):
@@ -167,7 +179,9 @@ def test_unknown_figure_is_named():
         figure_names(["12"])
 
 
-def _runs(made, study):
-    everything = made[0]
-    studies = {study: everything._train(everything.studies[study])}
-    return studies[study].runs()
+def _study(made, name):
+    return made[0]._train(made[0].studies[name])
+
+
+def _runs(made, name):
+    return _study(made, name).runs()
