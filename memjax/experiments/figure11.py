@@ -37,9 +37,17 @@ STUDIES = ("regularizers",)
 
 
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
-    """Returns the figure's table: the training loss of every run over its epochs."""
+    """Returns the figure's table: the training loss over epochs, the middle of each range."""
     table = studies["regularizers"].results()
-    return table[table["adversarial_weight"] == 0][list(COLUMNS)].reset_index(drop=True)
+    table = table[table["adversarial_weight"] == 0]
+    middle = table.groupby("technique")["strength"].agg(_middle)
+    chosen = table["strength"] == table["technique"].map(middle)
+    return table[chosen][list(COLUMNS)].reset_index(drop=True)
+
+
+def _middle(strengths: pd.Series) -> float:
+    values = sorted(strengths.unique())
+    return values[len(values) // 2]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:
