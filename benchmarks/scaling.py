@@ -114,7 +114,11 @@ def processes(rounds, num_steps):
         )
         for index in range(2)
     ]  # fmt: skip
-    ended = [process.communicate(timeout=300) for process in started]
+    try:
+        ended = [process.communicate(timeout=300) for process in started]
+    finally:
+        for process in started:
+            process.kill()
     if any(process.returncode for process in started):
         raise RuntimeError(ended[0][1][-2000:] + ended[1][1][-2000:])
     found = np.array([[float(v) for v in out.split("RESULT")[1].split()] for out, _ in ended])
