@@ -24,6 +24,7 @@ from jax.experimental import multihost_utils
 
 from memjax.errors import InputError, ToldByMain
 from memjax.runtime import joining
+from memjax.runtime.workdir import is_remote
 
 T = TypeVar("T")
 
@@ -229,7 +230,8 @@ def check_shared_workdir(workdir: epath.PathLike, timeout_s: float = 10.0) -> No
 def _write_token(workdir: epath.Path) -> str:
     token = workdir / f".shared-{secrets.token_hex(8)}"
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        if not is_remote(workdir):  # gcsfs would make the bucket
+            workdir.mkdir(parents=True, exist_ok=True)
         token.write_text("all processes of one run must see this file")
     except Exception as error:  # an object store has errors of its own
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
