@@ -131,7 +131,7 @@ def test_a_signal_to_process_1_stops_both_and_the_rest_is_exact(undisturbed, tmp
     assert "is saved; the same command goes on from there" in errors[0]
     assert errors[1] == ""
     assert not (workdir / "summary.json").exists()
-    codes, _, errors = train(workdir).finish()
+    codes, _, errors = train(workdir, *SLOW).finish()
     assert codes == [0, 0], errors
     assert without_seconds(rows(workdir)) == without_seconds(rows(undisturbed[0]))
     assert checkpoint_bits(workdir) == checkpoint_bits(undisturbed[0])
