@@ -106,13 +106,8 @@ def measure_training_fall(table: pd.DataFrame) -> Measurement:
 
 
 def _mean_curves(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Returns [epochs seeds], the mean over the data sets, where all were measured.
-
-    The untrained network is left out: its logits are nearly tied, so that all examples are
-    critical, whatever training does later.
-    """
+    """Returns [epochs seeds], the mean over the data sets, where all were measured."""
     rows = select(table, split=split)
-    rows = rows[rows["epoch"] > 0]
     wide = rows.pivot(index="epoch", columns=["seed", "data"], values="csr_lower").dropna()
     if len(wide) < 3:
         raise NotMeasurable(f"{split} CSR was measured at fewer than three epochs")
