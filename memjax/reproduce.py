@@ -8,6 +8,7 @@ The same command goes on after an interruption, and does nothing where all is do
 some figures failed; the others are done.
 """
 
+import os
 import sys
 
 from absl import flags
@@ -24,6 +25,8 @@ flags.DEFINE_bool("redraw", False, "Draw from the tables that are there, run not
 flags.DEFINE_bool("list_figures", False, "List the figures, and stop.")
 FLAGS = flags.FLAGS
 SOME_FAILED = 4
+# At smoke scale compiling takes longer than all runs.
+_COMPILE_QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def _list_figures() -> None:
@@ -40,6 +43,8 @@ def main() -> None:
         return
     scale = command_line.required("scale", "smoke")
     workdir = "" if FLAGS.dry_run else command_line.required("workdir", f"repro/{scale}")
+    if scale == "smoke":
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_COMPILE_QUICKLY}"
 
     from memjax.experiments.cost import describe_cost
     from memjax.experiments.reproduction import Reproduction, figure_names
