@@ -48,6 +48,7 @@ def main() -> None:
 
     from memjax.experiments.cost import describe_cost
     from memjax.experiments.reproduction import Reproduction, figure_names
+    from memjax.reporting.claims import count_verdicts
     from memjax.sweeps.run import use_every_core
     from memjax.training.loop import Interrupted
 
@@ -66,10 +67,8 @@ def main() -> None:
         print(f"memjax: {stopped}; the same command goes on from there", file=sys.stderr)
         sys.exit(stopped.exit_code)
     for result in results:
-        counts: dict[str, int] = {}
-        for verdict in result.claims:
-            counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
-        words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        counts = count_verdicts(result.claims)
+        words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
         print(f"{result.name:<10} {result.error or words}")
     print(f"report: {workdir}/report/report.html")
     if any(result.error for result in results):

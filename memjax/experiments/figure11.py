@@ -38,7 +38,7 @@ STUDIES = ("regularizers",)
 
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the figure's table: the training loss over epochs, the middle of each range."""
-    table = studies["regularizers"].results()
+    table = studies["regularizers"].results
     table = table[table["adversarial_weight"] == 0]
     middle = table.groupby("technique")["strength"].agg(_middle)
     chosen = table["strength"] == table["technique"].map(middle)

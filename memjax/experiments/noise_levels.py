@@ -58,7 +58,7 @@ def tabulate_levels(runs: StudyRuns) -> pd.DataFrame:
     by = ["kind", "level", "seed", "epoch"]
     found = critical_ratios(runs)
     found = found[found["split"] == "validation"][[*by, "radius", "csr_lower", "csr_upper"]]
-    accuracy = runs.results()[[*by, "train_accuracy", "validation_accuracy"]]
+    accuracy = runs.results[[*by, "train_accuracy", "validation_accuracy"]]
     table = accuracy.merge(found, on=by, how="left")
     return table.fillna({"radius": runs.sizes.radius})[list(COLUMNS)]
 

@@ -24,6 +24,7 @@ from memjax.reporting.environment import describe_environment
 from memjax.reporting.report import FigureResult, RunDescription, write_report
 from memjax.runtime.tables import read_metadata
 from memjax.runtime.workdir import read_json, write_json
+from memjax.sweeps.grouping import with_values
 from memjax.sweeps.points import Point, Sweep, check_points
 from memjax.sweeps.run import make_plan, run_sweep
 from memjax.training.loop import Interrupted
@@ -67,10 +68,7 @@ def make_study(name: str, scale: str, data_dir: str | None = None) -> Study:
     points = tuple(STUDIES[name](sizes))
     configs = check_points(points, name)
     if data_dir is not None:
-        configs = tuple(
-            dataclasses.replace(c, dataset=dataclasses.replace(c.dataset, data_dir=data_dir))
-            for c in configs
-        )
+        configs = tuple(with_values(c, {"dataset.data_dir": data_dir}) for c in configs)
     return Study(name, sizes, points, configs)
 
 
@@ -108,6 +106,7 @@ class Reproduction:
             )
         # Of each figure: the identity of its runs, and the seconds spent on them so far.
         self._spent: dict[str, dict[str, Any]] = there.get("spent", {})
+        self._trained: dict[str, StudyRuns] = {}  # by the study's name, for all its figures
 
     def run(self) -> list[FigureResult]:
         """Makes every figure that is not there, then writes the report, if anything is new.
@@ -165,7 +164,9 @@ class Reproduction:
         return True
 
     def _train(self, study: Study) -> StudyRuns:
-        """Trains what is open of a study."""
+        """Trains what is open of a study, once for all its figures."""
+        if study.name in self._trained:
+            return self._trained[study.name]
         folder = self.workdir / "studies" / study.name
         plan = make_plan(Sweep(study.points, study.configs, None))
         outcome = run_sweep(plan, folder)
@@ -173,11 +174,13 @@ class Reproduction:
             self._say(f"{study.name}: {name} failed: {reason}")
         if outcome.elsewhere:
             raise InputError(f"{folder}: another process is at work on it")
-        return StudyRuns(folder, study.points, study.configs, study.sizes, self._data_dir)
+        runs = StudyRuns(folder, study.points, study.configs, study.sizes, self._data_dir)
+        self._trained[study.name] = runs
+        return runs
 
     def _report(self, errors: dict[str, str]) -> list[FigureResult]:
         tables = {
-            name: load_table(self._table(name))[1]
+            name: load_table(self._table(name))
             for name in self.figures
             if name not in errors and self._table(name).exists()
         }
@@ -198,7 +201,10 @@ class Reproduction:
         return results
 
     def _result(
-        self, name: str, tables: dict[str, pd.DataFrame], errors: dict[str, str]
+        self,
+        name: str,
+        tables: dict[str, tuple[Experiment, pd.DataFrame, Context]],
+        errors: dict[str, str],
     ) -> FigureResult:
         experiment = EXPERIMENTS[name]
         claims = [claim for claim in CLAIMS if claim.figure == name]
@@ -215,7 +221,7 @@ class Reproduction:
                 **common, status="failed", error=error, claims=verdicts,
                 reductions=self._reductions(experiment),
             )  # fmt: skip
-        _, table, context = load_table(self._table(name))
+        _, table, context = tables[name]
         path = self._table(name)
         return FigureResult(
             **common,
@@ -225,7 +231,7 @@ class Reproduction:
             svg_path=path.with_suffix(".svg"),
             caption=experiment.caption(table, context),
             alt_text=experiment.alt_text(table, context),
-            claims=judge_all(claims, tables),
+            claims=judge_all(claims, {name: table}),
             reductions=context.reductions,
         )
 

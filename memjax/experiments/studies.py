@@ -1,6 +1,7 @@
 """The runs behind the figures: a study is a set of runs that one or more figures look at."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import ml_collections
 
@@ -33,11 +34,20 @@ def _base(sizes: Sizes, network: str) -> ml_collections.ConfigDict:
     return config
 
 
-def _seeds(sizes: Sizes, config: ml_collections.ConfigDict) -> Iterator[int]:
-    """Yields seeds, set in the config: each run has its own parameters, order and noise."""
+def _each_seed(
+    sizes: Sizes, config: ml_collections.ConfigDict, name: str, factors: Mapping[str, Any]
+) -> Iterator[Point]:
+    """Yields a config's points: each seed has its own parameters, order and noise."""
     for seed in range(sizes.num_seeds):
         config.seed = config.corruption.seed = seed
-        yield seed
+        own = config.copy_and_resolve_references()
+        yield Point(f"{name}_seed_{seed}", {**factors, "seed": seed}, own)
+
+
+def _until_fitted(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns the config that stops when all is learned, with nothing saved on the way."""
+    config.train.stop_at_train_accuracy = 1.0
+    return presets.save_ends_only(config)
 
 
 def consistency(sizes: Sizes) -> Iterator[Point]:
@@ -90,12 +100,9 @@ def _capacity(sizes: Sizes, kinds: tuple[str, ...]) -> Iterator[Point]:
                 continue  # nothing would be left
             config = presets.noise(_base(sizes, "mlp"), kind, level)
             config.model.widths = (width, width)
-            config.train.stop_at_train_accuracy = 1.0
-            presets.save_ends_only(config)
-            for seed in _seeds(sizes, config):
-                factors = {"kind": kind, "level": level, "width": width, "seed": seed}
-                name = f"{kind}_{level:g}_width_{width}_seed_{seed}"
-                yield Point(name, factors, config.copy_and_resolve_references())
+            factors = {"kind": kind, "level": level, "width": width}
+            name = f"{kind}_{level:g}_width_{width}"
+            yield from _each_seed(sizes, _until_fitted(config), name, factors)
 
 
 def capacity(sizes: Sizes) -> Iterator[Point]:
@@ -115,12 +122,9 @@ def dataset_size(sizes: Sizes) -> Iterator[Point]:
             kind = "randX" if level else "real"
             config = presets.noise(_base(sizes, "mlp"), kind, level)
             config.dataset.num_train = number
-            config.train.stop_at_train_accuracy = 1.0
-            presets.save_ends_only(config)
-            for seed in _seeds(sizes, config):
-                factors = {"kind": kind, "level": level, "num_examples": number, "seed": seed}
-                name = f"{kind}_{level:g}_examples_{number}_seed_{seed}"
-                yield Point(name, factors, config.copy_and_resolve_references())
+            factors = {"kind": kind, "level": level, "num_examples": number}
+            name = f"{kind}_{level:g}_examples_{number}"
+            yield from _each_seed(sizes, _until_fitted(config), name, factors)
 
 
 def regularizers(sizes: Sizes) -> Iterator[Point]:
@@ -140,16 +144,14 @@ def regularizers(sizes: Sizes) -> Iterator[Point]:
             config.regularizer.adversarial_steps = sizes.adversarial_steps
             presets.save_ends_only(config)
             words = technique.replace(" + ", "+").replace(" ", "_")
-            for seed in _seeds(sizes, config):
-                factors = {
-                    "technique": technique,
-                    "strength": strength,
-                    "adversarial_weight": weight,
-                    "data": data,
-                    "seed": seed,
-                }
-                name = f"{data}_{words}_{strength:g}_weight_{weight:g}_seed_{seed}"
-                yield Point(name, factors, config.copy_and_resolve_references())
+            factors = {
+                "technique": technique,
+                "strength": strength,
+                "adversarial_weight": weight,
+                "data": data,
+            }
+            name = f"{data}_{words}_{strength:g}_weight_{weight:g}"
+            yield from _each_seed(sizes, config, name, factors)
 
 
 STUDIES: dict[str, Callable[[Sizes], Iterator[Point]]] = {

@@ -1,6 +1,7 @@
 """What a study's runs left: their metrics, and the tables of passes over their checkpoints."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -40,8 +41,9 @@ class StudyRuns:
         self._folder, self._points, self._configs = folder, points, configs
         self._overrides = {"dataset.data_dir": data_dir} if data_dir else {}
 
+    @functools.cached_property
     def results(self) -> pd.DataFrame:
-        """Returns one row per point, member and logged epoch, those that failed left out.
+        """One row per point, member and logged epoch, those that failed left out.
 
         `seed` is the member's seed where the seeds of a point are its members.
 
@@ -56,7 +58,7 @@ class StudyRuns:
 
     def last_rows(self) -> pd.DataFrame:
         """Returns the last row of `results` of every member of every point."""
-        return self.results().groupby(["point", "member"], sort=False).tail(1)
+        return self.results.groupby(["point", "member"], sort=False).tail(1)
 
     def runs(self, **wanted: Any) -> Iterator[tuple[dict[str, Any], Run]]:
         """Yields (factors, run) of the trained points whose factors have the wanted values.
@@ -64,7 +66,7 @@ class StudyRuns:
         Args:
           **wanted: factor -> a value, or a tuple of values.
         """
-        done = set(self.results()["point"])
+        done = set(self.results["point"])
         for point in self._points:
             allowed = [
                 point.factors[name] in (value if isinstance(value, tuple) else (value,))
