@@ -14,6 +14,18 @@ import time
 CACHE = tempfile.mkdtemp(prefix="memjax_test_cache_")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 ROOT = pathlib.Path(__file__).parent.parent
+# A run of seconds that logs, evaluates and saves several times.
+SMALL_RUN = [
+    "--config=configs/digits_randlabel.py:quick",
+    "--config.dataset.num_train=200",
+    "--config.dataset.num_validation=100",
+    "--config.model.widths=(16,)",
+    "--config.train.num_epochs=8",
+    "--config.checkpoint.every_epochs=2",
+    "--config.checkpoint.powers_of_two=False",
+]
+# XLA flags for programs that run only once or twice.
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def environment(**extra):

@@ -10,21 +10,12 @@ import pandas as pd
 import pytest
 
 from tests import command_line
+from tests.command_line import QUICK_TO_COMPILE, SMALL_RUN
 from tests.sweeps.test_run import FILE as SWEEP
 from tests.test_main import checkpoint_bits, rows, without_seconds
 
-SMALL = [
-    "--config=configs/digits_randlabel.py:quick",
-    "--config.dataset.num_train=200",
-    "--config.dataset.num_validation=100",
-    "--config.model.widths=(16,)",
-    "--config.train.num_epochs=8",
-    "--config.checkpoint.every_epochs=2",
-    "--config.checkpoint.powers_of_two=False",
-]
 # Processes that can be caught at work: a dispatch a step, an evaluation an epoch.
 SLOW = ["--config.run.steps_per_dispatch=1", "--config.run.evaluation_batch_size=2"]
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 WORDS_OF_GLOO = "[Gloo]"
 
 
@@ -35,7 +26,7 @@ class Together:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
-        extra["XLA_FLAGS"] = f"{QUICK} --xla_force_host_platform_device_count={devices}"
+        extra["XLA_FLAGS"] = f"{QUICK_TO_COMPILE} --xla_force_host_platform_device_count={devices}"
         self.processes = []
         for index in range(count):
             own = [f"--coordinator={address}", f"--num_processes={count}", f"--process_id={index}"]
@@ -73,7 +64,7 @@ def _lines(text):
 
 
 def train(workdir, *flags, **options):
-    return Together("memjax.main", *SMALL, f"--workdir={workdir}", *flags, **options)
+    return Together("memjax.main", *SMALL_RUN, f"--workdir={workdir}", *flags, **options)
 
 
 def has_lines(workdir, count):
@@ -95,7 +86,12 @@ def assert_same_run_to_rounding(one, other):
 def alone(tmp_path_factory):
     """The run of one process with one device."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    finished = command_line.run("memjax.main", *SMALL, f"--workdir={workdir}", XLA_FLAGS=QUICK)
+    finished = command_line.run(
+        "memjax.main",
+        *SMALL_RUN,
+        f"--workdir={workdir}",
+        XLA_FLAGS=QUICK_TO_COMPILE,
+    )
     assert finished.returncode == 0, finished.stderr
     return workdir
 
@@ -198,7 +194,11 @@ def test_two_processes_analyse_as_one(undisturbed, tmp_path):
     tables = {path.name: pd.read_parquet(path) for path in folder.glob("*.parquet")}
     assert sorted(tables) == ["gradients.parquet", "sensitivity.parquet"]
     one = command_line.run(
-        "memjax.analyze", *flags, "--num_probes=4", "--overwrite", XLA_FLAGS=QUICK
+        "memjax.analyze",
+        *flags,
+        "--num_probes=4",
+        "--overwrite",
+        XLA_FLAGS=QUICK_TO_COMPILE,
     )
     assert one.returncode == 0, one.stderr
     for name, table in tables.items():

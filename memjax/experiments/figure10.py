@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, select, values_at
+from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, TECHNIQUES
 from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.figures import add_legend_below, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
@@ -18,14 +19,6 @@ from memjax.reporting.style import new_figure, series_style
 
 NAME = "figure10"
 TITLE = "Figure 10: can regularisers stop memorization, and nothing else?"
-TECHNIQUES = (
-    "dropout",
-    "input dropout",
-    "input noise",
-    "hidden noise",
-    "weight decay",
-    "dropout + adversarial",
-)
 # "At no cost": one point of validation accuracy on real data costs as much as ten points of
 # training accuracy on randY are worth.
 PRICE = 10.0
@@ -59,7 +52,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
         if rows.empty:
             continue
         look = series_style(place) | {"linewidth": 1.4, "markersize": 5.5, "alpha": 0.9}
-        if technique == "dropout + adversarial":
+        if technique == DROPOUT_AND_ADVERSARIAL:
             look["linestyle"] = "none"
         else:
             rows = pd.concat([plain, rows.sort_values("strength")])
@@ -114,7 +107,7 @@ def measure_beyond_others(table: pd.DataFrame, technique: str, rivals: str) -> M
     """
     others = [name for name in TECHNIQUES if name != technique and name in set(table["technique"])]
     if rivals == "single":
-        others = [name for name in others if name != "dropout + adversarial"]
+        others = [name for name in others if name != DROPOUT_AND_ADVERSARIAL]
     if not others:
         raise NotMeasurable("no other technique in the table")
     return over_seeds(_scores(table, [technique]) - _scores(table, others))

@@ -27,18 +27,12 @@ emulator = pytest.importorskip("gcp_storage_emulator.server")
 handlers = pytest.importorskip("gcp_storage_emulator.handlers.objects")
 
 SMALL = [
-    "--config=configs/digits_randlabel.py:quick",
-    "--config.dataset.num_train=200",
-    "--config.dataset.num_validation=100",
-    "--config.model.widths=(16,)",
-    "--config.train.num_epochs=8",
-    "--config.checkpoint.every_epochs=2",
-    "--config.checkpoint.powers_of_two=False",
+    *command_line.SMALL_RUN,
     # To be caught at work: a dispatch a step, an evaluation of one example at a time.
     "--config.run.steps_per_dispatch=1",
     "--config.run.evaluation_batch_size=1",
 ]
-QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
+QUICK = {"XLA_FLAGS": command_line.QUICK_TO_COMPILE}
 
 
 def download_with_generation(request, response, storage, *_, download=handlers.download):
