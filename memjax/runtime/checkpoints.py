@@ -122,6 +122,11 @@ class Checkpoints:
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 multiprocessing_options=multiprocessing,
+                # Else orbax tells its threads of a new folder through keys that all processes
+                # share: one takes away, or waits for, what another one needs.
+                async_options=ocp.AsyncOptions(
+                    create_directories_asynchronously=not self._is_one_of_many
+                ),
             )
             self._manager = ocp.CheckpointManager(
                 self._directory, options=options, item_names=("state", "metadata")
