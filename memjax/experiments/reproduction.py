@@ -1,8 +1,5 @@
 """The reproduction of the paper: trains what figures need, draws, judges, reports; goes on."""
 
-import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -11,65 +8,24 @@ import pandas as pd
 import pyarrow.parquet as pq
 from etils import epath
 
-from memjax.config import Config
 from memjax.errors import Diverged, InputError
 from memjax.experiments.claims import CLAIMS
 from memjax.experiments.context import Context
 from memjax.experiments.registry import EXPERIMENTS, Experiment, load_table, redraw, save_table
-from memjax.experiments.scales import SCALES, Sizes, reductions
-from memjax.experiments.studies import STUDIES
+from memjax.experiments.scales import reductions
+from memjax.experiments.studies import STUDIES, Study, make_study
 from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.claims import judge_all, not_judged
 from memjax.reporting.environment import describe_environment
 from memjax.reporting.report import FigureResult, RunDescription, write_report
 from memjax.runtime.tables import read_metadata
 from memjax.runtime.workdir import read_json, write_json
-from memjax.sweeps.grouping import with_values
-from memjax.sweeps.points import Point, Sweep, check_points
+from memjax.sweeps.points import Sweep
 from memjax.sweeps.run import make_plan, run_sweep
 from memjax.training.loop import Interrupted
 
 WITH_CNN = ("cifar_noise", "regularizers")
 Say = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A study at one scale.
-
-    Attributes:
-      name: of its function in `memjax.experiments.studies`.
-      sizes: of its runs.
-      points: its runs.
-      configs: theirs, checked.
-    """
-
-    name: str
-    sizes: Sizes
-    points: tuple[Point, ...]
-    configs: tuple[Config, ...]
-
-    @property
-    def identity(self) -> str:
-        """16 hex digits that differ when any run or size of the study does."""
-        text = json.dumps([dataclasses.asdict(self.sizes), [c.science() for c in self.configs]])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def make_study(name: str, scale: str, data_dir: str | None = None) -> Study:
-    """Returns a study at a scale, its points checked.
-
-    Args:
-      name: one of `STUDIES`.
-      scale: one of `SCALES`.
-      data_dir: where tfds keeps its data; None is its default.
-    """
-    sizes = SCALES[scale][name]
-    points = tuple(STUDIES[name](sizes))
-    configs = check_points(points, name)
-    if data_dir is not None:
-        configs = tuple(with_values(c, {"dataset.data_dir": data_dir}) for c in configs)
-    return Study(name, sizes, points, configs)
 
 
 class Reproduction:
@@ -83,7 +39,8 @@ class Reproduction:
       say: shows a line to the user.
 
     Raises:
-      InputError: if the folder holds another scale; nothing is written then.
+      InputError: if the folder holds another scale, or studies of other sizes; nothing is written
+        then.
     """
 
     def __init__(
@@ -104,6 +61,14 @@ class Reproduction:
                 f"--workdir={workdir}: holds the scale {there['scale']!r}, not {scale!r}; choose "
                 "another --workdir"
             )
+        # Of each study: its identity.
+        self._made_of = there.get("studies", {}) | {n: s.identity for n, s in self.studies.items()}
+        for name, identity in there.get("studies", {}).items():
+            if self._made_of[name] != identity:
+                raise InputError(
+                    f"--workdir={workdir}: studies/{name} was made with other sizes (by another "
+                    "version of memjax?); choose another --workdir"
+                )
         # Of each figure: the identity of its runs, and the seconds spent on them so far.
         self._spent: dict[str, dict[str, Any]] = there.get("spent", {})
         self._trained: dict[str, StudyRuns] = {}  # by the study's name, for all its figures
@@ -243,7 +208,7 @@ class Reproduction:
         return read_json(path) if path.exists() else {}
 
     def _state(self) -> dict[str, Any]:
-        return {"scale": self.scale, "spent": self._spent}
+        return {"scale": self.scale, "studies": self._made_of, "spent": self._spent}
 
     def _seconds(self, name: str) -> float:
         return self._spent.get(name, {}).get("seconds", 0.0)

@@ -7,13 +7,14 @@ from typing import Any
 DROPOUT_AND_ADVERSARIAL = "dropout + adversarial"
 # Technique -> field of config.regularizer, and the paper's range; values between are ours.
 TECHNIQUES = {
-    "dropout": ("dropout", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
-    "input dropout": ("input_dropout", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
-    "input noise": ("input_noise", (0.1, 0.5, 1.0, 2.0, 3.5, 5.0)),
-    "hidden noise": ("hidden_noise", (0.01, 0.03, 0.1, 0.2, 0.3)),
-    "weight decay": ("weight_decay", (1e-4, 1e-3, 1e-2, 0.1, 1.0)),
+    "dropout": ("dropout", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
+    "input dropout": ("input_dropout", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
+    "input noise": ("input_noise", (0.1, 0.2, 0.5, 1.0, 2.0, 3.5, 5.0)),
+    "hidden noise": ("hidden_noise", (0.01, 0.03, 0.05, 0.1, 0.2, 0.3)),
+    "weight decay": ("weight_decay", (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)),
     DROPOUT_AND_ADVERSARIAL: ("dropout", (0.03, 0.1, 0.3, 0.5)),
 }
+ADVERSARIAL_WEIGHTS = (0.2, 0.45, 0.7)
 
 
 def _field(words: str, default: Any = dataclasses.MISSING) -> Any:
@@ -109,7 +110,7 @@ _PAPER = {
     "regularizers": Sizes(
         dataset="cifar10", num_train=50_000, width=1.0, num_epochs=100,
         strengths=tuple((name, values) for name, (_, values) in TECHNIQUES.items()),
-        adversarial_weights=(0.2, 0.45, 0.7), num_validation=10_000,
+        adversarial_weights=ADVERSARIAL_WEIGHTS, num_validation=10_000,
     ),
 }  # fmt: skip
 _LAPTOP = {
@@ -118,25 +119,27 @@ _LAPTOP = {
     ),
     "influence": _PAPER["influence"],
     "mnist_noise": dataclasses.replace(
-        _PAPER["mnist_noise"], num_train=2000, width=256, num_epochs=100, learning_rate=0.05,
-        num_validation=1000, checkpoint_epochs=20, num_searched=500,
+        _PAPER["mnist_noise"], num_seeds=5, num_train=2000, width=256, num_epochs=100,
+        learning_rate=0.05, num_validation=1000, checkpoint_epochs=20, num_searched=500,
     ),
     "cifar_noise": dataclasses.replace(
         _PAPER["cifar_noise"], num_train=1000, width=0.125, num_epochs=40, levels=(0.4, 0.8, 1.0),
         num_validation=1000, num_searched=100, checkpoint_epochs=8,
     ),
     "capacity": dataclasses.replace(
-        _PAPER["capacity"], num_train=1000, width=256, num_epochs=100, learning_rate=0.05,
-        levels=(0.4, 0.8), widths=(8, 16, 64, 256, 512), num_validation=1000, batch_size=50,
+        _PAPER["capacity"], num_seeds=5, num_train=1000, width=256, num_epochs=100,
+        learning_rate=0.05, levels=(0.4, 0.8), widths=(8, 16, 64, 256, 512),
+        num_validation=1000, batch_size=50,
     ),
     "cifar_capacity": dataclasses.replace(
-        _PAPER["cifar_capacity"], num_train=1000, width=256, num_epochs=60, levels=(0.4, 0.8),
-        learning_rate=0.05, widths=(16, 64, 256), num_validation=1000, batch_size=50,
+        _PAPER["cifar_capacity"], num_seeds=5, num_train=1000, width=256, num_epochs=60,
+        levels=(0.4, 0.8), learning_rate=0.05, widths=(16, 64, 256),
+        num_validation=1000, batch_size=50,
     ),
     "dataset_size": dataclasses.replace(
-        _PAPER["dataset_size"], width=256, num_epochs=100, learning_rate=0.05, levels=(0.4, 0.8),
-        numbers_of_examples=(250, 500, 1000, 2000), num_validation=1000, batch_size=50,
-        num_train=2000,
+        _PAPER["dataset_size"], num_seeds=5, width=256, num_epochs=100, learning_rate=0.05,
+        levels=(0.4, 0.8), numbers_of_examples=(250, 500, 1000, 2000),
+        num_validation=1000, batch_size=50, num_train=2000,
     ),
     "regularizers": dataclasses.replace(
         _PAPER["regularizers"], num_train=500, width=0.125, num_epochs=30, strengths=_FEW,

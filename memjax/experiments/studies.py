@@ -1,13 +1,18 @@
 """The runs behind the figures: a study is a set of runs that one or more figures look at."""
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
 
 from memjax import presets
-from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, TECHNIQUES, Sizes
-from memjax.sweeps.points import Point
+from memjax.config import Config
+from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, SCALES, TECHNIQUES, Sizes
+from memjax.sweeps.grouping import with_values
+from memjax.sweeps.points import Point, check_points
 
 UNIQUE = "unique_labels"
 
@@ -167,3 +172,42 @@ STUDIES: dict[str, Callable[[Sizes], Iterator[Point]]] = {
         regularizers,
     )
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study at one scale.
+
+    Attributes:
+      name: one of `STUDIES`.
+      sizes: of its runs.
+      points: its runs.
+      configs: theirs, checked.
+    """
+
+    name: str
+    sizes: Sizes
+    points: tuple[Point, ...]
+    configs: tuple[Config, ...]
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits that differ when any run or size of the study does."""
+        text = json.dumps([dataclasses.asdict(self.sizes), [c.science() for c in self.configs]])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make_study(name: str, scale: str, data_dir: str | None = None) -> Study:
+    """Returns a study at a scale, its points checked.
+
+    Args:
+      name: one of `STUDIES`.
+      scale: one of `SCALES`.
+      data_dir: where tfds keeps its data; None is its default.
+    """
+    sizes = SCALES[scale][name]
+    points = tuple(STUDIES[name](sizes))
+    configs = check_points(points, name)
+    if data_dir is not None:
+        configs = tuple(with_values(c, {"dataset.data_dir": data_dir}) for c in configs)
+    return Study(name, sizes, points, configs)

@@ -27,7 +27,7 @@ CONTENTS = (
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Returns whether a path lies in an object store (gs://, s3://)."""
+    """Returns whether a path lies in an object store (gs://)."""
     return "://" in os.fspath(path)
 
 

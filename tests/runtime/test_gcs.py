@@ -1,14 +1,6 @@
-"""A whole run in a bucket: trained, killed, resumed, read and analysed against a stand-in for GCS.
+"""A whole run in a bucket (a stand-in for GCS): trained, killed, resumed, read and analysed."""
 
-The stand-in is gcp-storage-emulator: every object goes over HTTP by the three clients that a run
-uses (gcsfs under etils.epath, TensorStore and google-cloud-storage under orbax). It heeds no
-preconditions on generations; a single writer needs none.
-"""
-
-import os
 import signal
-import socket
-from unittest import mock
 
 import numpy as np
 import optax
@@ -23,9 +15,6 @@ from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import claim, read_json
 from tests import command_line
 
-emulator = pytest.importorskip("gcp_storage_emulator.server")
-handlers = pytest.importorskip("gcp_storage_emulator.handlers.objects")
-
 SMALL = [
     *command_line.SMALL_RUN,
     # To be caught at work: a dispatch a step, an evaluation of one example at a time.
@@ -33,42 +22,6 @@ SMALL = [
     "--config.run.evaluation_batch_size=1",
 ]
 QUICK = {"XLA_FLAGS": command_line.QUICK_TO_COMPILE}
-
-
-def download_with_generation(request, response, storage, *_, download=handlers.download):
-    """The emulator leaves out the header by which TensorStore knows what it writes over."""
-    download(request, response, storage)
-    if response.status in (200, 206):
-        found = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])
-        response["x-goog-generation"] = found["generation"]
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    """A bucket of a server on this machine, which all clients find by the environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    variables = {
-        "STORAGE_EMULATOR_HOST": address,  # gcsfs and google-cloud-storage
-        "TENSORSTORE_GCS_HTTP_URL": address,
-        # No one is asked for credentials, and no metadata server of a cloud is looked for.
-        "FSSPEC_GCS_TOKEN": "anon",
-        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",  # TensorStore
-        "NO_GCE_CHECK": "true",
-        # gcsfs would ask storage.googleapis.com, by gRPC, of what type the bucket is.
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-    }
-    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
-    download = mock.patch.object(handlers, "download", download_with_generation)
-    with server, download, mock.patch.dict(os.environ, variables):
-        gcsfs = pytest.importorskip("gcsfs")  # it reads the environment when it is imported,
-        # and fsspec has read it already.
-        with mock.patch.dict("fsspec.config.conf", {"gcs": {"token": "anon"}}):
-            gcsfs.GCSFileSystem.clear_instance_cache()
-            yield epath.Path("gs://bucket")
-            gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="module")
