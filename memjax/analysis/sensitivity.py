@@ -130,11 +130,14 @@ def loss_sensitivity(
     chunks = np.split(order, range(chunk_size, len(order), chunk_size))
     norms: list[tuple[jax.Array, jax.Array | None]] = []
     for chunk in chunks:
-        jax.block_until_ready(norms[:-1])  # two sweeps may run side by side, more take memory
         gradients = _chunk_gradients(
             problem, trajectory, steps[chunk], chunk_size, microbatches, num_classes, include_direct
         )
-        norms.append(_norms(program, gradients, problem.run.labels, num_classes, norm_order))
+        # Norms are gathered from all devices. On a CPU a device that waits for the others holds a
+        # thread: no other work may be in flight then that could keep them from coming.
+        jax.block_until_ready(gradients)
+        found = _norms(program, gradients, problem.run.labels, num_classes, norm_order)
+        norms.append(jax.block_until_ready(found))
     rows = [
         np.asarray(of_probes)[_slots(problem, len(chunk), chunk_size)]
         for (of_probes, _), chunk in zip(norms, chunks, strict=True)

@@ -202,8 +202,9 @@ def _run_group(
             if name in elsewhere or state_of(folder) not in states:
                 progress.skip(name)
                 continue
-            if state_of(folder) == "failed" and state_folder.exists():
-                state_folder.rmtree()  # what is saved there holds the failed point
+            was_deleted = not (folder / "metrics.jsonl").exists()
+            if (was_deleted or state_of(folder) == "failed") and state_folder.exists():
+                state_folder.rmtree()  # what is saved there holds the point as it was
             still_open.append(point)
         if still_open:
             _train(plan, group, still_open, workdir, state_folder, stop, progress)

@@ -1,6 +1,7 @@
 """A group of points equals each point trained alone; it can be cut, stopped, and lose members."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -215,6 +216,21 @@ def test_a_stopped_group_goes_on_where_it_was(tmp_path):
             )
         ]
         assert rows[0] == rows[1]
+
+
+def test_a_point_that_was_deleted_is_trained_anew_though_its_group_was_saved(tmp_path):
+    plan = plan_of({"seed": 0})
+    run = training.PointRun("p0", tmp_path / "points/p0", prepare(plan.configs[0]), 0)
+    stopped = StopRequest()
+    stopped.signal_number = 15
+    state_folder = tmp_path / "groups" / plan.groups[0].name(["p0"])
+    with pytest.raises(Interrupted):
+        training.train_group(plan.groups[0], [run], state_folder, stopped, lambda *_: None)
+    assert state_folder.exists()
+    shutil.rmtree(tmp_path / "points/p0")
+    run_sweep(plan, tmp_path, show_progress=False)
+    rows = read_metrics(tmp_path / "points/p0/metrics.jsonl")
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
 
 
 def test_finished_points_are_skipped(tmp_path):
