@@ -1,12 +1,14 @@
 """A whole run in a bucket (a stand-in for GCS): trained, killed, resumed, read and analysed."""
 
 import signal
+from unittest import mock
 
 import numpy as np
 import optax
 import pandas as pd
 import pytest
 from etils import epath
+from gcp_storage_emulator.storage import Storage
 
 from memjax.errors import InputError
 from memjax.loading import load_run
@@ -15,12 +17,6 @@ from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import claim, read_json
 from tests import command_line
 
-SMALL = [
-    *command_line.SMALL_RUN,
-    # To be caught at work: a dispatch a step, an evaluation of one example at a time.
-    "--config.run.steps_per_dispatch=1",
-    "--config.run.evaluation_batch_size=1",
-]
 QUICK = {"XLA_FLAGS": command_line.QUICK_TO_COMPILE}
 
 
@@ -28,11 +24,17 @@ QUICK = {"XLA_FLAGS": command_line.QUICK_TO_COMPILE}
 def killed_and_resumed(bucket):
     """The folder in the bucket, and how many lines and checkpoints there were at the kill."""
     workdir = bucket / "runs" / "digits"
-    flags = [*SMALL, f"--workdir={workdir}"]
-    process = command_line.start("memjax.main", *flags, **QUICK)
-    second = workdir / "checkpoints" / "8" / "commit_success.txt"
-    command_line.wait_for(second.exists, process, timeout=300)
-    assert command_line.kill(process, signal.SIGKILL)[0] == -signal.SIGKILL
+    flags = [*command_line.SMALL_RUN, f"--workdir={workdir}"]
+
+    def create_file(self, bucket_name, name, *rest, create=Storage.create_file):
+        create(self, bucket_name, name, *rest)
+        if name.endswith("checkpoints/8/commit_success.txt"):  # before anyone is told
+            process.kill()
+
+    with mock.patch.object(Storage, "create_file", create_file):
+        process = command_line.start("memjax.main", *flags, **QUICK)
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, errors
     assert not (workdir / "summary.json").exists()
     lines = len(read_metrics(workdir / "metrics.jsonl"))
     resumed = command_line.run("memjax.main", *flags, **QUICK)
@@ -55,7 +57,7 @@ def checksums(workdir):
 
 def test_a_killed_run_in_a_bucket_ends_as_an_undisturbed_one_on_disk(killed_and_resumed, tmp_path):
     workdir, lines = killed_and_resumed
-    finished = command_line.run("memjax.main", *SMALL, f"--workdir={tmp_path}", **QUICK)
+    finished = command_line.run("memjax.main", *command_line.SMALL_RUN, f"--workdir={tmp_path}", **QUICK)
     assert finished.returncode == 0, finished.stderr
     rows, expected = (
         [without_speed(row) for row in read_metrics(folder / "metrics.jsonl")]
