@@ -5,8 +5,10 @@
 
 Every side gets the same weights, images and labels. The norms are compared before anything is
 timed. Rounds are interleaved, all in this process: a ratio is the median over rounds of the ratio
-within a round, so that a busy machine disturbs both sides alike. Memory is what XLA's compiled
-program needs: arguments, results and temporaries. A peer that is not installed is said to be so.
+within a round, so that a busy machine disturbs both alike. A turn takes a quarter of a second, of
+which the second half is timed: waiting threads of the side before keep the cores for a while.
+Memory is what XLA's compiled program needs: arguments, results and temporaries. A peer that is not
+installed is said to be so.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from memjax.analysis.gradients import gradient_norms
 from memjax.analysis.losses import softmax_cross_entropy
 
 PEERS = ("opacus", "backpack", "jax_privacy")
+SECONDS_A_TURN = 0.25
 
 
 class Case(NamedTuple):
@@ -218,14 +221,14 @@ def time_rounds(functions: dict[str, Callable], seconds: float) -> dict[str, np.
         function()
         start = time.perf_counter()
         function()
-        repeats[name] = max(1, round(0.02 / (time.perf_counter() - start)))
+        repeats[name] = max(1, round(SECONDS_A_TURN / 2 / (time.perf_counter() - start)))
     rounds: dict[str, list[float]] = {name: [] for name in functions}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(rounds["memjax"]) < 5:
         for name, function in functions.items():
-            function()  # untimed: memory that the function before it has freed is given back here
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
+            for call in range(2 * repeats[name]):
+                if call == repeats[name]:
+                    start = time.perf_counter()
                 function()
             rounds[name].append((time.perf_counter() - start) / repeats[name])
     return {name: np.array(times) for name, times in rounds.items()}

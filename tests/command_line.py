@@ -19,7 +19,13 @@ SMALL_RUN = [
     "--config.checkpoint.powers_of_two=False",
 ]
 # XLA flags for programs that run only once or twice.
-QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK_TO_COMPILE = " ".join(
+    [
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
+)
 
 
 def environment(**extra):

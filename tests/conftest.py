@@ -5,6 +5,8 @@ import os
 import shutil
 import tempfile
 
+from tests.command_line import QUICK_TO_COMPILE
+
 # All processes of the tests compile much the same programs: once is enough. The first process, from
 # which the others have their environment, makes the folder and deletes it.
 if "MEMJAX_TEST_CACHE" not in os.environ:
@@ -19,8 +21,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=4",
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
+        QUICK_TO_COMPILE,
     ]
 )
 

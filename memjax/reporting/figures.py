@@ -77,8 +77,11 @@ def add_legend_below(figure: Figure, handles: list[Artist], labels: list[str]) -
 
 
 def number_log_axis(axis: Axis) -> None:
-    """Numbers a logarithmic axis at 1, 2 and 5 times the powers of ten, in plain digits."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    """Numbers a logarithmic axis in plain digits: 1, 2, 5, 10; more where all is near together."""
+    low, high = axis.get_data_interval()
+    is_wide = high > 8 * low
+    subs = (1.0, 2.0, 5.0) if is_wide else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

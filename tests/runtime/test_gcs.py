@@ -57,7 +57,9 @@ def checksums(workdir):
 
 def test_a_killed_run_in_a_bucket_ends_as_an_undisturbed_one_on_disk(killed_and_resumed, tmp_path):
     workdir, lines = killed_and_resumed
-    finished = command_line.run("memjax.main", *command_line.SMALL_RUN, f"--workdir={tmp_path}", **QUICK)
+    finished = command_line.run(
+        "memjax.main", *command_line.SMALL_RUN, f"--workdir={tmp_path}", **QUICK
+    )
     assert finished.returncode == 0, finished.stderr
     rows, expected = (
         [without_speed(row) for row in read_metrics(folder / "metrics.jsonl")]
