@@ -1,5 +1,6 @@
 """What a sweep costs: parameters and FLOPs from the shapes alone, seconds from a few real steps."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -127,6 +128,10 @@ def seconds_per_step(group: Group, config: Config, dataset: Dataset, folder: epa
     chunk = config.run.members_per_chunk or chunk_size(
         setup.num_params, -(-size * len(group.points) // num_devices), jax.default_backend()
     )
+    if size > chunk * num_devices:  # a hundred large networks need not all be made
+        size = chunk * num_devices
+        fewer = dataclasses.replace(config.ensemble, size=size)
+        setup = prepare(dataclasses.replace(config, ensemble=fewer), dataset, jax.local_devices())
     num_points = min(len(group.points), -(-chunk * num_devices // size))
     points = [PointRun("calibration", folder, setup, i * size) for i in range(num_points)]
     run = GroupRun(group, points)
