@@ -177,7 +177,7 @@ def _check_buckets() -> None:
     for name in ("workdir", "compilation_cache"):
         value = flags.FLAGS[name].value or ""
         if value.startswith("gs://") and importlib.util.find_spec("gcsfs") is None:
-            fail(InputError(f"--{name}={value}: needs gcsfs; pip install 'memjax[gcs]'"))
+            fail(InputError(f"--{name}={value}: needs gcsfs; pip install gcsfs"))
 
 
 def _run(main: Callable[[], None]) -> int:
