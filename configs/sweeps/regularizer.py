@@ -5,11 +5,7 @@ The ranges are the paper's; which values between them, it does not say [not in t
 
 from memjax import presets
 from memjax.experiments.context import Context
-from memjax.experiments.scales import (
-    ADVERSARIAL_WEIGHTS,
-    DROPOUT_AND_ADVERSARIAL,
-    TECHNIQUES,
-)
+from memjax.experiments.scales import ADVERSARIAL_WEIGHTS, DROPOUT_AND_ADVERSARIAL, TECHNIQUES
 from memjax.sweeps.figures import last_rows
 from memjax.sweeps.points import Point
 

@@ -55,9 +55,8 @@ def save(figure: Figure, path: epath.PathLike, kind: str = "png") -> None:
             pad_inches=0.06,
         )
     with epath.Path(path).open("wb") as file:
-        if (
-            kind == "png"
-        ):  # 256 colours are enough for lines and grey pictures, in a third of the bytes
+        if kind == "png":
+            # Enough for lines and grey pictures, in a third of the bytes.
             Image.open(drawn).convert("RGB").quantize(256).save(file, format="png", optimize=True)
         else:
             file.write(drawn.getvalue())
