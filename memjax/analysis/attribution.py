@@ -1,7 +1,6 @@
 """Attribution: what each training example did to a trained network's answers, through training."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,13 +13,11 @@ from jax.sharding import Mesh
 from memjax.analysis import attribution_run as training_lib
 from memjax.analysis import attribution_sweep as backward
 from memjax.analysis import sensitivity_inputs as inputs
+from memjax.analysis.attribution_groups import group_size
 from memjax.analysis.attribution_measures import Measure, check_queries, make_measure
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.trajectory import Trajectory, segment_length
 
-# On a CPU the adjoints of about so many bytes stay in the cache from one step to the next.
-_GROUP_BYTES = {"cpu": 2**22}
-_GROUP_BYTES_ELSEWHERE = 2**30
 _ALL_GROUPS_BYTES = 2**31
 
 
@@ -208,7 +205,7 @@ def _attribute(
     length = segment_length(problem.num_steps, kept, checkpoint_every)
     record = functools.partial(training_lib.record, training, problem.run)
     trajectory = Trajectory(record, problem.start, problem.num_steps, length)
-    size = _group_size(problem, len(images), query_chunk_size)
+    size = group_size(problem, len(images), query_chunk_size, "query_chunk_size")
     groups = _groups(problem, images, labels, probes, size, own)
     columns = problem.run.images.shape[0] if own is None else 1
     dtype = jax.tree.leaves(problem.start.params)[0].dtype
@@ -274,15 +271,3 @@ def _groups(
             for probe, step in enumerate(probes)
         ]
     return groups
-
-
-def _group_size(
-    problem: training_lib.Problem, num_queries: int, query_chunk_size: int | None
-) -> int:
-    """Returns the queries of a group, evened out so that the last one is not a small one."""
-    num_devices = problem.training.program.num_devices
-    most_bytes = _GROUP_BYTES.get(jax.default_backend(), _GROUP_BYTES_ELSEWHERE)
-    automatic = max(8, most_bytes // inputs.num_bytes(problem.start.params))
-    most = inputs.positive("query_chunk_size", query_chunk_size, automatic)
-    num_groups = math.ceil(num_queries / (most * num_devices))
-    return math.ceil(num_queries / (num_groups * num_devices)) * num_devices

@@ -202,9 +202,7 @@ def record(
     ones = jnp.ones(run.batches.shape[1])
 
     def keep(rows: Any, state: State, row: jax.Array) -> Any:
-        return jax.tree.map(
-            lambda rows, leaf: rows.at[row].set(leaf), rows, kept(training, state)
-        )
+        return jax.tree.map(lambda rows, leaf: rows.at[row].set(leaf), rows, kept(training, state))
 
     def body(step: jax.Array, carry: tuple[State, Any]) -> tuple[State, Any]:
         state, rows = carry

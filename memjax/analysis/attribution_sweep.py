@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from memjax.analysis import sensitivity_inputs as inputs
+from memjax.analysis.attribution_groups import query_axes
 from memjax.analysis.attribution_run import (
     State,
     Training,
@@ -50,15 +51,6 @@ class Adjoints(NamedTuple):
 
     state: State
     weights: jax.Array
-
-
-def query_axes(tree: Any) -> Any:
-    """Returns where the axis of queries stands in each leaf.
-
-    A matrix [in out] is kept as [in queries out], so that products with it for all queries are one
-    large matrix product, without a copy.
-    """
-    return jax.tree.map(lambda leaf: 1 if leaf.ndim == 2 else 0, tree)
 
 
 def _specs(training: Training, tree: Any) -> Any:
