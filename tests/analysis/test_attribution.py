@@ -86,7 +86,7 @@ def sgd(**options):
     options = SGD | options
     return optax.chain(
         optax.add_decayed_weights(options["weight_decay"]),
-        optax.sgd(lambda step: jnp.asarray(LEARNING_RATES)[step], options["momentum"]),
+        optax.sgd(lambda step: jnp.asarray(LEARNING_RATES, jnp.result_type(float))[step], options["momentum"]),
     )
 
 
@@ -182,7 +182,7 @@ def test_equals_the_closed_form_of_linear_regression_to_1e_9():
 def test_converged_ridge_regression_has_the_closed_form_and_predicts_leave_one_out():
     """At the minimum a weight moves the prediction of a query by x_q' H^-1 x_i (y_i - x_i p)."""
     images, targets, _, _, start = regression()
-    penalty, steps = 0.5, 300
+    penalty, steps = 0.5, 1000
     hessian = images.T @ images + penalty * np.eye(NUM_PIXELS)
     rate = NUM_EXAMPLES / np.linalg.eigvalsh(hessian).max()
     with jax.enable_x64():
@@ -224,7 +224,7 @@ def test_cnn_equals_reverse_mode_through_a_python_loop_on_every_number_of_device
     weights = 1 - np.eye(NUM_EXAMPLES)[:5]
     arguments = (cnn, params, images, LABELS, BATCHES, LEARNING_RATES, weights)
     again = retrained_measures(*arguments, queries, QUERY_LABELS, mesh=mesh, **SGD)
-    expected = [loop(jnp.asarray(row, jnp.float32)) for row in weights]
+    expected = quick_jit(jax.vmap(loop))(jnp.asarray(weights, jnp.float32))
     np.testing.assert_allclose(again, expected, rtol=1e-3)
 
 
@@ -293,15 +293,19 @@ def test_is_right_for_custom_gradients_whose_jacobian_is_not_symmetric():
 
     with jax.enable_x64():
         params, images, queries = mlp_inputs()
+        # What follows a false gradient need not stay small: the rates are low here.
+        rates = 0.05 * LEARNING_RATES
+        tx = optax.sgd(lambda step: jnp.asarray(rates)[step])
+        options = {"learning_rate": rates, "momentum": 0.0, "weight_decay": 0.0}
         for fn in (squash, swap):
 
             def logits_fn(params, images, fn=fn):
                 return fn(images @ params["first"] + params["bias"][None]) @ params["second"]
 
-            loop = functools.partial(python_loop, sgd(), params, images, queries)
+            loop = functools.partial(python_loop, tx, params, images, queries)
             loop = functools.partial(loop, logits_fn=logits_fn)
             expected = quick_jit(jax.jacrev(loop))(jnp.ones(NUM_EXAMPLES))
-            found = attribute(params, images, queries, logits_fn=logits_fn)
+            found = attribute(params, images, queries, logits_fn=logits_fn, **options)
             np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-14)
 
 
@@ -339,7 +343,7 @@ def trust_of(learning_rate, momentum, steps=60, **options):
     trust = attribution_trust(*arguments, *queries, found, momentum=momentum, fraction=0.1)
     weights = random_subsets(99, 100, 60, 0.1).astype(np.float32)
     real = retrained_measures(*arguments, weights, *queries, momentum=momentum)
-    return trust, float(np.mean(linear_datamodeling_score(weights @ found.T, real)))
+    return trust, float(np.nanmean(linear_datamodeling_score(weights @ found.T, real)))
 
 
 def test_trust_predicts_the_lds_of_many_other_retrainings():
@@ -353,7 +357,7 @@ def test_trust_predicts_the_lds_of_many_other_retrainings():
 
 
 def test_a_chaotic_training_is_said_to_be_one():
-    trust, lds = trust_of(6.0, 0.95)
+    trust, lds = trust_of(2.0, 0.9)
     assert trust.verdict == "chaotic"
     assert abs(lds) < 0.3
     assert "this training is chaotic" in str(trust)
