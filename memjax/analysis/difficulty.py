@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._precision import widened
 from memjax.analysis.inputs import check_logits
 from memjax.analysis.scores import margin
 from memjax.errors import InputError
@@ -193,7 +194,7 @@ def loss_trajectory(losses: jax.Array) -> LossTrajectory:
       (Array([0.375, 1.   ], dtype=float32), Array([0.125, 0.   ], dtype=float32))
     """
     _num_checkpoints("losses", losses)
-    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+    losses = widened(losses)
     probability = jnp.exp(-losses)
     return LossTrajectory(losses.mean(0), losses.var(0), probability.mean(0), probability.std(0))
 

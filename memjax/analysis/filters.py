@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._precision import widened
 from memjax.errors import InputError
 
 
@@ -116,7 +117,7 @@ def filter_quality(filters: jax.Array, cutoff: jax.Array | float = 0.25) -> Filt
             f"filters: shape {filters.shape}, must be [filters height width channels] with height "
             "or width above 1"
         )
-    filters = filters.astype(jnp.promote_types(filters.dtype, jnp.float32))
+    filters = widened(filters)
     pixels = (1, 2, 3)
     # Scaled by the largest weight first, so that no square under- or overflows.
     filters = filters / jnp.abs(filters).max(pixels, keepdims=True)
@@ -135,7 +136,7 @@ def filter_quality(filters: jax.Array, cutoff: jax.Array | float = 0.25) -> Filt
     second = jnp.where(second > (10 * jnp.finfo(second.dtype).eps) ** 2, second, jnp.nan)
     return FilterQuality(
         roughness=variation / jnp.sqrt(jnp.square(filters).mean(pixels)),
-        low_frequency_share=(power * is_low[None]).sum((1, 2)),
+        low_frequency_share=jnp.where(is_low[None], power, 0).sum((1, 2)),
         spectral_entropy=entropy,
         kurtosis=fourth / jnp.square(second) - 3,
     )

@@ -11,13 +11,9 @@ from memjax.analysis._ghost.norms import elements_per_example, squared_norms
 from memjax.analysis._ghost.param_uses import ParamUses, find_param_uses
 from memjax.analysis._ghost.trace import trace_example
 from memjax.analysis._leaves import is_floating, merge_params, split_params
+from memjax.analysis._precision import largest_magnitude, scaled_norm, widened
 from memjax.analysis.inputs import ExampleLoss, LogitsFn, as_array, check_model, check_params
-from memjax.analysis.losses import (
-    largest_magnitude,
-    scaled_norm,
-    softmax_cross_entropy,
-    widened,
-)
+from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.microbatch import (
     check_lengths,
     check_microbatch_size,

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._precision import widened
 from memjax.errors import InputError
 
 
@@ -54,20 +55,3 @@ def label_logit(logits: jax.Array, is_label: jax.Array) -> jax.Array:
     # A masked sum: under vmap the transpose of an index would be a scatter.
     logit = jnp.sum(jnp.where(is_label, logits, 0))
     return logit * jnp.where(jnp.any(is_label), 1, jnp.nan).astype(logit.dtype)
-
-
-def widened(array: jax.Array) -> jax.Array:
-    """Returns the array in float32 where it has less."""
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
-def scaled_norm(vector: jax.Array) -> jax.Array:
-    """Returns the l2 norm over all elements, whose squares may be too small for float32."""
-    scale = largest_magnitude(vector)
-    return scale * jnp.sqrt(jnp.sum(jnp.square(vector / scale)))
-
-
-def largest_magnitude(vector: jax.Array) -> jax.Array:
-    """Returns the largest |element|, 1 where all are 0: what to divide by before squaring."""
-    largest = jnp.max(jnp.abs(vector))
-    return jnp.where(largest == 0, 1, largest)

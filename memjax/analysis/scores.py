@@ -6,14 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._precision import scaled_norm, widened
 from memjax.analysis.inputs import ExampleLoss, check_logits
-from memjax.analysis.losses import (
-    label_logit,
-    label_mask,
-    scaled_norm,
-    softmax_cross_entropy,
-    widened,
-)
+from memjax.analysis.losses import label_logit, label_mask, softmax_cross_entropy
 
 
 class Scores(NamedTuple):

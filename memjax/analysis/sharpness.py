@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from memjax.analysis._leaves import merge_params, split_params
+from memjax.analysis._precision import wide_dtype
 from memjax.analysis.inputs import ExampleLoss, LogitsFn, check_model
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.microbatch import (
@@ -332,7 +333,7 @@ def _orthogonalized(vector: list[jax.Array], basis: list[jax.Array]) -> list[jax
 def _random_like(sampler: Callable, key: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
     """One draw cut into the leaves: a draw for each leaf takes seconds to compile on a CPU."""
     ends = list(itertools.accumulate(leaf.size for leaf in like))
-    dtype = functools.reduce(jnp.promote_types, (leaf.dtype for leaf in like))
+    dtype = max((wide_dtype(leaf.dtype) for leaf in like), key=lambda dtype: dtype.itemsize)
     parts = jnp.split(sampler(key, (ends[-1],), dtype), ends[:-1])
     return [
         part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, like, strict=True)
@@ -341,7 +342,7 @@ def _random_like(sampler: Callable, key: jax.Array, like: list[jax.Array]) -> li
 
 def _inner(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
     products = (
-        jnp.vdot(a, b, precision="highest", preferred_element_type=jnp.promote_types(a.dtype, "f4"))
+        jnp.vdot(a, b, precision="highest", preferred_element_type=wide_dtype(a.dtype))
         for a, b in zip(first, second, strict=True)
     )
     return functools.reduce(jnp.add, products)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from memjax.analysis._precision import widened
+
 # A sum over window places costs about this many multiply-adds of a matrix product, for each term.
 _SUM_COST = 8
 
@@ -78,11 +80,9 @@ class ConvFactors:
         window, one spatial axis after the other.
         """
         num_axes = len(self._window)
-        image = self._padded_image(images).reshape(self.pixels, self.groups, self.channels)
-        dtype = jnp.promote_types(image.dtype, jnp.float32)
-        gram = jnp.einsum(
-            "pgc,qgc->gpq", image, image, precision="highest", preferred_element_type=dtype
-        )
+        image = widened(self._padded_image(images))
+        image = image.reshape(self.pixels, self.groups, self.channels)
+        gram = jnp.einsum("pgc,qgc->gpq", image, image, precision="highest")
         gram = gram.reshape(self.groups, *self._padded, *self._padded)
         for axis in range(num_axes):
             rows = self._shifted(gram, axis, 1 + axis, 1 + num_axes + axis)

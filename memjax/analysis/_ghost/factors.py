@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from memjax.analysis._ghost.conv_factors import ConvFactors
 from memjax.analysis._ghost.param_uses import Kernel
-from memjax.analysis.losses import widened
+from memjax.analysis._precision import widened
 
 
 class Sizes(NamedTuple):

@@ -16,7 +16,7 @@ from memjax.analysis._ghost.factors import (
 )
 from memjax.analysis._ghost.param_uses import Kernel, ParamUses
 from memjax.analysis._ghost.trace import Place, TracedExample, plain_leaves
-from memjax.analysis.losses import widened
+from memjax.analysis._precision import widened
 
 
 class LeafGradient(NamedTuple):
