@@ -35,17 +35,27 @@ def make_measure(measure: str | Measure, example_loss: Measure) -> Measure:
 
 def check_queries(problem: Problem, images: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
     """Returns the queries as arrays, or raises InputError where they are not like the examples."""
-    check_precision({}, images)
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
-    example_shape = problem.run.images.shape[1:]
-    if images.ndim == 0 or images.shape[0] == 0 or images.shape[1:] != example_shape:
+    return check_query_shapes(problem.run.images, problem.run.labels, images, labels)
+
+
+def check_query_shapes(
+    images: Any, labels: Any, query_images: Any, query_labels: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the queries as arrays of the images' dtype, or raises InputError."""
+    check_precision({}, query_images, "query_images")
+    query_images, query_labels = jnp.asarray(query_images), jnp.asarray(query_labels)
+    example_shape, label_shape = jnp.shape(images)[1:], jnp.shape(labels)[1:]
+    if (
+        not query_images.ndim
+        or query_images.shape[1:] != example_shape
+        or not query_images.shape[0]
+    ):
         wanted = " ".join(["queries", *map(str, example_shape)])
         raise InputError(
-            f"query_images have shape {images.shape}, must be [{wanted}] like images, with queries "
-            "at least 1"
+            f"query_images have shape {query_images.shape}, must be [{wanted}] like images, with "
+            "queries at least 1"
         )
-    label_shape = problem.run.labels.shape[1:]
-    if labels.shape != (images.shape[0], *label_shape):
-        wanted = " ".join(map(str, (images.shape[0], *label_shape)))
-        raise InputError(f"query_labels have shape {labels.shape}, must be [{wanted}]")
-    return images.astype(problem.run.images.dtype), labels
+    if query_labels.shape != (query_images.shape[0], *label_shape):
+        wanted = " ".join(map(str, (query_images.shape[0], *label_shape)))
+        raise InputError(f"query_labels have shape {query_labels.shape}, must be [{wanted}]")
+    return query_images.astype(jnp.asarray(images).dtype), query_labels

@@ -11,6 +11,7 @@ import optax
 from jax.extend import core
 
 from memjax.analysis import sensitivity_inputs as inputs
+from memjax.analysis.inputs import check_model
 from memjax.analysis.sensitivity_inputs import Params, SgdRun
 from memjax.errors import InputError
 
@@ -64,6 +65,7 @@ def make_problem(
     program = inputs.make_program(logits_fn, example_loss, mesh)
     _check_optimizer(optimizer, learning_rate, momentum, weight_decay)
     check_precision(params, images)
+    check_model(logits_fn, params, images, labels, example_loss=example_loss, by_params=True)
     checked = inputs.check_run(
         program, params, images, labels, batches,
         0.0 if learning_rate is None else learning_rate, momentum, weight_decay,
@@ -98,14 +100,14 @@ def _check_optimizer(
                 )
 
 
-def check_precision(params: Any, images: Any) -> None:
+def check_precision(params: Any, images: Any, name: str = "images") -> None:
     """Raises InputError where a difference of two trainings would drown in rounding."""
-    for name, tree in (("params", params), ("images", images)):
+    for named, tree in (("params", params), (name, images)):
         for leaf in jax.tree.leaves(tree):
             dtype = jnp.asarray(leaf).dtype
             if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
                 raise InputError(
-                    f"{name} are {dtype}: its rounding is larger than what one example does to "
+                    f"{named} are {dtype}: its rounding is larger than what one example does to "
                     "training; attribution needs float32 or float64"
                 )
 
@@ -225,7 +227,7 @@ def symmetric_second_derivative(problem: Problem) -> bool:
     training, run, params = problem.training, problem.run, problem.start.params
     losses = jax.make_jaxpr(
         lambda params: example_losses(
-            training.program, run.fixed, params, *batch_examples(run, 0)[1:]
+            training.program, run.fixed, params, *batch_examples(run, jnp.int32(0))[1:]
         )
     )(params)
     return all(name in _TRUE_DERIVATIVES for name in _custom_derivatives(losses.jaxpr))

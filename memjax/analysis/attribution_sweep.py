@@ -58,10 +58,11 @@ def _specs(training: Training, tree: Any) -> Any:
     return jax.tree.map(lambda axis: PartitionSpec(*[None] * axis, names), query_axes(tree))
 
 
-def _adjoint_specs(training: Training, state: State) -> Adjoints:
+def _adjoint_specs(training: Training, state: State) -> Any:
     """state: of one query, for the number of its axes."""
     names = training.program.mesh.axis_names  # type: ignore[union-attr]
-    return Adjoints(_specs(training, state), PartitionSpec(None, names))
+    specs: Any = PartitionSpec(None, names)
+    return Adjoints(_specs(training, state), specs)
 
 
 @functools.partial(jax.jit, static_argnames=("training", "measure", "own_only"))

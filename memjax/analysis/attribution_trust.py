@@ -70,7 +70,7 @@ def attribution_trust(
     learning_rate: float | jax.Array | None,
     query_images: jax.Array,
     query_labels: jax.Array,
-    attribution: jax.Array,
+    attribution: Any,
     *,
     seed: int = 0,
     fraction: float = 0.01,
@@ -120,10 +120,10 @@ def attribution_trust(
 
     Reference: Park et al. 2023 (TRAK), section 2, for the linear datamodeling score.
     """
-    attribution = np.asarray(attribution, np.float64)
+    predicted = np.asarray(attribution, np.float64)
     shape = (len(query_images), len(images))
-    if attribution.shape != shape:
-        raise InputError(f"attribution has shape {attribution.shape}, must be {list(shape)}")
+    if predicted.shape != shape:
+        raise InputError(f"attribution has shape {predicted.shape}, must be {list(shape)}")
     if num_directions < 4:
         raise InputError(f"num_directions is {num_directions}, must be at least 4")
     if not 0 < small_step < 1:
@@ -132,14 +132,14 @@ def attribution_trust(
     weights = np.concatenate([np.ones((1, len(images))), *_weights(is_out, small_step)])
     found = np.asarray(
         retrained_measures(
-            logits_fn, params, images, labels, batches, learning_rate, weights, query_images,
-            query_labels, measure=measure, example_loss=example_loss, momentum=momentum,
-            weight_decay=weight_decay, optimizer=optimizer, chunk_size=chunk_size, mesh=mesh,
+            logits_fn, params, images, labels, batches, learning_rate, weights,
+            query_images, query_labels, measure=measure, example_loss=example_loss,
+            momentum=momentum, weight_decay=weight_decay, optimizer=optimizer, chunk_size=chunk_size, mesh=mesh,
         ),
         np.float64,
     )  # fmt: skip
     less, more, without = np.split(found[1:], 3)
-    slopes = -(is_out @ attribution.T)  # per unit of weight taken away
+    slopes = -(is_out @ predicted.T)  # per unit of weight taken away
     real = ((less - more) / (2 * small_step), without - found[0])
     return _judge(slopes, real, small_step, fraction)
 

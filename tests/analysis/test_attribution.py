@@ -82,11 +82,18 @@ def python_loop(tx, params, images, queries, weights, logits_fn=mlp, measure=sof
     return jax.vmap(measure)(logits_fn(params, queries), jnp.asarray(QUERY_LABELS))
 
 
+def schedule(step):
+    return jnp.asarray(LEARNING_RATES, jnp.result_type(float))[step]
+
+
 def sgd(**options):
     options = SGD | options
     return optax.chain(
         optax.add_decayed_weights(options["weight_decay"]),
-        optax.sgd(lambda step: jnp.asarray(LEARNING_RATES, jnp.result_type(float))[step], options["momentum"]),
+        optax.sgd(
+            lambda step: jnp.asarray(LEARNING_RATES, jnp.result_type(float))[step],
+            options["momentum"],
+        ),
     )
 
 
@@ -383,7 +390,7 @@ def test_a_wrong_attribution_is_not_trusted():
         ({"query_labels": [1]}, r"query_labels have shape \(1,\), must be \[5\]"),
         ({"images": jnp.ones((6, 4), jnp.bfloat16)}, "images are bfloat16"),
         ({"params": {"w": jnp.ones(3, jnp.bfloat16)}}, "params are bfloat16"),
-        ({"query_images": jnp.ones((5, 4), jnp.bfloat16)}, "images are bfloat16"),
+        ({"query_images": jnp.ones((5, 4), jnp.bfloat16)}, "query_images are bfloat16"),
         ({"measure": "accuracy"}, "measure is 'accuracy', must be 'loss', 'margin' or"),
         ({"probe_steps": [7]}, r"probe_steps hold 7, must be in 0\.\.6"),
         ({"batches": [[0, 6]]}, "batches hold 6, must be below 6"),
