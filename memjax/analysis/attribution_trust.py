@@ -130,14 +130,12 @@ def attribution_trust(
         raise InputError(f"small_step is {small_step}, must be above 0 and below 1")
     is_out = ~random_subsets(seed, num_directions, len(images), fraction)
     weights = np.concatenate([np.ones((1, len(images))), *_weights(is_out, small_step)])
-    found = np.asarray(
-        retrained_measures(
-            logits_fn, params, images, labels, batches, learning_rate, weights,
-            query_images, query_labels, measure=measure, example_loss=example_loss,
-            momentum=momentum, weight_decay=weight_decay, optimizer=optimizer, chunk_size=chunk_size, mesh=mesh,
-        ),
-        np.float64,
+    measured = retrained_measures(
+        logits_fn, params, images, labels, batches, learning_rate, weights, query_images,
+        query_labels, measure=measure, example_loss=example_loss, momentum=momentum,
+        weight_decay=weight_decay, optimizer=optimizer, chunk_size=chunk_size, mesh=mesh,
     )  # fmt: skip
+    found = np.asarray(measured, np.float64)
     less, more, without = np.split(found[1:], 3)
     slopes = -(is_out @ predicted.T)  # per unit of weight taken away
     real = ((less - more) / (2 * small_step), without - found[0])

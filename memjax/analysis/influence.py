@@ -159,8 +159,10 @@ def _by_cg(
         total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, vector), microbatches)
         return jax.tree.map(lambda t, v: t / len(images) + damping * v, total, vector)
 
-    def solved(image: jax.Array, label: jax.Array) -> Any:
-        gradient = jax.grad(lambda p: measure(logits(p, image[None])[0], label))(floating)
+    def gradient(image: jax.Array, label: jax.Array) -> Any:
+        return jax.grad(lambda p: measure(logits(p, image[None])[0], label))(floating)
+
+    def solved(gradient: Any) -> Any:
         return jax.scipy.sparse.linalg.cg(curve, gradient, tol=tolerance, maxiter=max_iterations)[0]
 
     def slopes(vector: Any) -> jax.Array:
@@ -176,5 +178,6 @@ def _by_cg(
 
         return jax.lax.map(of_microbatch, microbatches).reshape(-1)
 
-    solutions = jax.vmap(solved)(query_images, query_labels)
+    # Two maps: the solver takes a batch along the first axis only.
+    solutions = jax.vmap(solved)(jax.vmap(gradient)(query_images, query_labels))
     return -jax.vmap(slopes)(solutions) / len(images)

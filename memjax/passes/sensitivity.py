@@ -84,14 +84,14 @@ def check_updates(context: Context, name: str, any_optimizer: bool = False) -> N
         )
     if config.train.compute_dtype != "float32":
         raise InputError(f"pass {name}: needs config.train.compute_dtype=float32")
+    if context.run.steps[0] != 0 or last_step(context) == 0:
+        raise InputError(f"pass {name}: needs the checkpoint of step 0 and a later one")
     if _draws_numbers(context):
         raise InputError(
             f"pass {name}: the network draws random numbers in training (dropout, noise), and "
             "an update is then no function of the images alone that could be differentiated; it "
             "needs a network without"
         )
-    if context.run.steps[0] != 0 or last_step(context) == 0:
-        raise InputError(f"pass {name}: needs the checkpoint of step 0 and a later one")
     if not _has_batch_statistics(context):
         return
     if not is_sgd:
