@@ -21,19 +21,6 @@ from jax.typing import ArrayLike
 from memjax.errors import InputError
 from memjax.keys import tagged
 
-CORRUPTION_KINDS = {
-    "none": "nothing is changed",
-    "random_inputs": "Gaussian noise with the data's mean and variance as input (randX)",
-    "random_labels": "labels drawn uniformly, the true one included (randY)",
-    "wrong_labels": "labels drawn uniformly from all but the true one",
-    "label_transition": "labels drawn from the true class's row of a transition matrix",
-    "permuted_labels": "labels permuted among the corrupted examples: class counts are kept",
-    "shuffled_pixels": "pixels permuted, by one permutation for all examples",
-    "shuffled_pixels_each": "pixels permuted, by a permutation of its own for each example",
-    "unique_labels": "every example is a class of its own, whatever the fraction",
-    "removed": "the examples that would be corrupted are left out",
-}
-
 
 def corrupted_positions(key: jax.Array, num_examples: int, fraction: float) -> jax.Array:
     """Chooses the examples to corrupt: the first `round(fraction * n)` of the key's random order.
