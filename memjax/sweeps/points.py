@@ -14,6 +14,7 @@ import ml_collections
 from memjax.config import Config, flat_values, nearest, resolve
 from memjax.config_effects import set_fields, without_effect
 from memjax.errors import InputError
+from memjax.located import located
 from memjax.sweeps.grouping import with_values
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
@@ -69,7 +70,8 @@ def load_sweep(
       InputError: if there is no such file, it fails, or a point is not sound.
     """
     name, _, variant = path.partition(":")
-    module = _import(_find(name, shipped))
+    file = _find(name, shipped)
+    module = _import(file)
     get_points = getattr(module, "get_points", None)
     if not callable(get_points):
         raise InputError(f"--sweep={path}: must define a function get_points(variant)")
@@ -84,7 +86,8 @@ def load_sweep(
     forced: dict[str, Any] = {} if data_dir is None else {"dataset.data_dir": data_dir}
     if tensorboard:
         forced["run.tensorboard"] = True
-    configs = tuple(with_values(config, forced) for config in configs)
+    folder = file.absolute().parent
+    configs = tuple(located(with_values(config, forced), folder) for config in configs)
     return Sweep(points, configs, getattr(module, "get_tables", None))
 
 
