@@ -37,5 +37,5 @@ def _absolute(path: str, folders: tuple[str | os.PathLike, ...]) -> str:
     for folder in ("", *folders):
         candidate = pathlib.Path(folder) / expanded
         if candidate.exists():
-            return str(candidate.absolute())
+            return os.path.abspath(candidate)
     return path

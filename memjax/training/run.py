@@ -91,7 +91,7 @@ def describe_setup(setup: Setup) -> str:
         f"{setup.dataset.name}: {len(setup.examples.labels):,} training, "
         f"{len(setup.dataset.validation.labels):,} validation examples, "
         f"{setup.examples.num_classes} classes | corruption {kind} | "
-        f"{config.model.name}: {setup.num_params:,} parameters{members} | "
+        f"{config.science()['model.name']}: {setup.num_params:,} parameters{members} | "
         f"{setup.batches.steps_per_epoch} steps an epoch, {config.train.num_epochs} epochs"
     )
 
