@@ -44,5 +44,5 @@ def test_another_path_that_does_not_exist_is_an_error(path, tmp_path, monkeypatc
 
 
 def test_the_error_names_the_nearest():
-    with pytest.raises(InputError, match="did you mean configs/digits_real.py"):
+    with pytest.raises(InputError, match=r"did you mean configs/digits_real\.py"):
         command_line.find_config("configs/digits_reel.py")

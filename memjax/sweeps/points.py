@@ -159,9 +159,12 @@ def _check_members(points: Sequence[Point], configs: Sequence[Config], path: str
     """Raises InputError if ensembles of different seeds share members."""
     alike = collections.defaultdict(list)
     for point, config in zip(points, configs, strict=True):
-        size, fields = config.ensemble.size, config.science()
+        size = config.ensemble.size
+        if size == 1:
+            continue
         # Noise of another seed does not make other networks of them.
-        kept = {k: v for k, v in fields.items() if k not in ("seed", "corruption.seed")}
+        science = config.science().items()
+        kept = {k: v for k, v in science if k not in ("seed", "corruption.seed")}
         alike[size, json.dumps(kept, sort_keys=True)].append((config.seed, point.name))
     for (size, _), found in alike.items():
         for (seed, name), (later, other) in itertools.pairwise(sorted(found)):
