@@ -91,7 +91,9 @@ def for_inference(network: Network) -> Network:
 
     They are the fastest forward on CPU, and what analyses that look into the computation know.
     """
-    if getattr(network.model, "method", None) not in METHODS:
+    # A field `method` of a user's own network is not ours to change.
+    is_ours = type(network.model).__module__.startswith("memjax.models.")
+    if not is_ours or getattr(network.model, "method", None) not in METHODS:
         return network
     return network._replace(model=network.model.clone(method="lax"))
 
