@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 import memjax
-from memjax.data.examples import examples_table
+from memjax.data.examples import EXAMPLE_COLUMNS, examples_table
 from memjax.reporting.curves import draw_curves
 from memjax.runtime.distributed import (
     check_same_on_all_processes,
@@ -30,15 +30,6 @@ from memjax.runtime.workdir import (
 from memjax.training.loop import train
 from memjax.training.setup import Setup, data_fingerprint
 from memjax.training.step import step_flops
-
-EXAMPLE_COLUMNS = {
-    "split": "'train' or 'validation'",
-    "index": "position in the source's split",
-    "label": "the label trained on",
-    "true_label": "the label before corruption",
-    "is_corrupted": "whether the corruption touched this example",
-}
-
 
 def config_document(setup: Setup) -> dict[str, Any]:
     """Returns what config.json holds: science fields apart from fields that change no result."""
