@@ -21,7 +21,7 @@ class Arrays(NamedTuple):
       labels: [n] or [n 1], integers or text.
       true_labels: likewise, or None where nothing is known of them.
       example_ids: text [n], or None.
-      index: int64 [n], positions in the source's split; None: 0 to n - 1.
+      positions: int64 [n], where they stand in the source's split; None: 0 to n - 1.
       prefix: what the source puts before these names, for errors: "validation_".
       names: what the source calls the fields, for errors, where it is not prefix + name.
     """
@@ -30,9 +30,9 @@ class Arrays(NamedTuple):
     labels: Any
     true_labels: Any = None
     example_ids: Any = None
-    index: np.ndarray | None = None
+    positions: np.ndarray | None = None
     prefix: str = ""
-    names: Mapping[str, str] = {}  # noqa: RUF012  (never changed)
+    names: Mapping[str, str] = {}
 
     def called(self, field: str) -> str:
         """Returns what the source calls a field."""
@@ -98,7 +98,9 @@ def make_dataset(
         )
     if len(given) == 2 and images[0].dtype != images[1].dtype:
         images = tuple(_as_floats(one) for one in images)
-    labels = [label_numbers(split.labels, class_names, where, split.called("labels")) for split in given]
+    labels = [
+        label_numbers(split.labels, class_names, where, split.called("labels")) for split in given
+    ]
     if num_classes is None:
         num_classes = len(class_names) if class_names else int(labels[0].max()) + 1
     elif class_names is not None and len(class_names) != num_classes:
@@ -126,7 +128,7 @@ def _split(
     num_classes: int,
     where: str,
 ) -> Split:
-    index = np.arange(len(labels), dtype=np.int64) if given.index is None else given.index
+    index = np.arange(len(labels), dtype=np.int64) if given.positions is None else given.positions
     true_labels = labels
     if given.true_labels is not None:
         what = given.called("true_labels")
@@ -161,7 +163,9 @@ def _checked_names(names: Sequence[str], where: str) -> list[str]:
 
 def _checked_ids(ids: Any, what: str) -> np.ndarray:
     # Names of files may be no text; tables hold text only.
-    text = [str(one).encode("utf-8", "backslashreplace").decode() for one in np.asarray(ids, object)]
+    text = [
+        str(one).encode("utf-8", "backslashreplace").decode() for one in np.asarray(ids, object)
+    ]
     if len(set(text)) < len(text):
         seen: set[str] = set()
         twice = next(one for one in text if one in seen or seen.add(one))  # type: ignore[func-returns-value]

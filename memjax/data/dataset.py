@@ -1,6 +1,7 @@
 """A data set in memory, and what can be selected of it: classes, examples, a size of image."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -288,3 +289,14 @@ def pixel_moments(images: np.ndarray, per_channel: bool) -> tuple[np.ndarray, np
     variance = square - mean**2
     variance = np.where(variance > 1e-12, variance, 0)
     return np.asarray(mean, np.float32), np.asarray(np.sqrt(variance), np.float32)
+
+
+def in_words(names: Sequence[str], most: int = 5) -> str:
+    """Returns the first names, and how many more there are.
+
+    Example:
+      >>> in_words(["a", "b", "c"], most=2)
+      'a, b and 1 more'
+    """
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown

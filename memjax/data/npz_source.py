@@ -71,12 +71,14 @@ def arrays_dataset(name: str, arrays: Mapping[str, Any], reading: Reading) -> Da
       reading: how to read them, and where they come from.
 
     Raises:
-      InputError: if names are missing or unknown, with all that are there; or if arrays are unsound.
+      InputError: if names are missing or unknown, with all that are there; or arrays unsound.
     """
     layout = LAYOUTS[_layout(arrays, reading.where)]
     _check_names(arrays, layout, reading.where)
     splits = list(layout)
-    found = [split for split in splits[1:] if any(name in arrays for name in layout[split].values())]
+    found = [
+        split for split in splits[1:] if any(name in arrays for name in layout[split].values())
+    ]
     train = _arrays(arrays, layout, splits[0], reading.where)
     validation = _arrays(arrays, layout, found[0], reading.where) if found else None
     ignored = [name for split in found[1:] for name in layout[split].values() if name in arrays]
