@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memjax.data.dataset import Dataset, Split
+from memjax.data.dataset import Dataset, Split, printable
 from memjax.data.label_names import check_length, label_numbers, label_text, natural_order
 from memjax.errors import InputError
 
@@ -148,7 +148,7 @@ def _check_lengths(given: Arrays, num_images: int, where: str) -> None:
 
 
 def _is_text(labels: Any) -> bool:
-    return np.asarray(labels).dtype.kind in "USOT"
+    return bool(np.asarray(labels).dtype.kind in "USOT")
 
 
 def _checked_names(names: Sequence[str], where: str) -> list[str]:
@@ -162,10 +162,7 @@ def _checked_names(names: Sequence[str], where: str) -> list[str]:
 
 
 def _checked_ids(ids: Any, what: str) -> np.ndarray:
-    # Names of files may be no text; tables hold text only.
-    text = [
-        str(one).encode("utf-8", "backslashreplace").decode() for one in np.asarray(ids, object)
-    ]
+    text = [printable(str(one)) for one in np.asarray(ids, object)]
     if len(set(text)) < len(text):
         seen: set[str] = set()
         twice = next(one for one in text if one in seen or seen.add(one))  # type: ignore[func-returns-value]
@@ -280,13 +277,12 @@ def _in_unit_range(
 
 
 def _mend(low: float, high: float, ndim: int) -> str:
-    features = "or config.dataset.standardize=feature for features of any scale"
+    if ndim == 2:
+        return "set config.dataset.standardize=feature for features of any scale"
     if low < 0:
-        shift = "(images + 1) / 2, say" if low >= -1 and high <= 1 else "bring them there first"
-        return f"{shift}, {features}" if ndim == 2 else shift
+        return "(images + 1) / 2, say" if low >= -1 and high <= 1 else "bring them there first"
     white = 1 if high <= 1 else 255 if high <= 255 else 65535 if high <= 65535 else round(high)
-    fix = f"set config.dataset.scale={white:g}"
-    return f"{fix}, {features}" if ndim == 2 else f"{fix}, or to whatever white is"
+    return f"set config.dataset.scale={white:g}, or to whatever white is"
 
 
 def _as_floats(images: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A data set in memory, and what can be selected of it: classes, examples, a size of image."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -300,3 +301,20 @@ def in_words(names: Sequence[str], most: int = 5) -> str:
     """
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def printable(text: str) -> str:
+    """Returns text that can be printed on one line and written to any table.
+
+    Names of files may hold line breaks, or bytes that are no text.
+
+    Example:
+      >>> printable("new\\nline"), printable(b"\\xff".decode("utf-8", "surrogateescape"))
+      ('new\\\\nline', '\\\\udcff')
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) in ("Cc", "Cs") else letter
+        for letter in text
+    )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from memjax import config as configuration
-from memjax.data.dataset import Dataset, in_words
+from memjax.data.dataset import Dataset, in_words, printable
 from memjax.data.label_names import natural_order
 from memjax.data.picture_sets import (
     VALIDATION_NAMES,
@@ -91,7 +91,7 @@ def _entries(folder: pathlib.Path, where: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             found = [e for e in entries if not e.name.startswith((".", "__MACOSX"))]
     except OSError as error:
-        raise InputError(f"{where}: {folder}: {error.strerror}") from error
+        raise InputError(f"{where}: {printable(str(folder))}: {error.strerror}") from error
     return sorted(found, key=lambda entry: entry.name)
 
 
@@ -124,10 +124,10 @@ def _list(root: pathlib.Path, split: str, where: str) -> _Listing:
             files = sorted(_walk(root, path, resolved, listing, where))
             if not files:
                 raise InputError(
-                    f"{where}: the folder {path} holds no picture ({', '.join(SUFFIXES)}); take it "
-                    "out, for each folder is a class"
+                    f"{where}: the folder {printable(path)} holds no picture "
+                    f"({', '.join(SUFFIXES)}); take it out, for each folder is a class"
                 )
-            listing.files[entry.name] = files
+            listing.files[printable(entry.name)] = files
     if not listing.files:
         raise InputError(f"{where}: {split or 'it'} has no folder of a class in it")
     return listing
@@ -153,10 +153,12 @@ def _walk(
 def _split(root: pathlib.Path, listing: _Listing, true_labels: dict[str, str]) -> PictureSplit:
     names = [name for name, files in listing.files.items() for _ in files]
     paths = [path for files in listing.files.values() for path in files]
-    pictures = [Picture(path, root / path) for path in paths]
+    pictures = [Picture(printable(path), root / path) for path in paths]
     if not true_labels:
         return PictureSplit(pictures, np.array(names, object))
-    truth = [true_labels.get(path, name) for path, name in zip(paths, names, strict=True)]
+    truth = [
+        true_labels.get(printable(path), name) for path, name in zip(paths, names, strict=True)
+    ]
     return PictureSplit(pictures, np.array(names, object), np.array(truth, object))
 
 
@@ -178,12 +180,12 @@ def _true_labels(root: pathlib.Path, where: str) -> dict[str, str]:
 
 
 def _notes(ignored: list[str], links: list[str]) -> list[str]:
+    ignored, links = [printable(path) for path in ignored], [printable(path) for path in links]
     notes = []
     if ignored:
-        notes.append(f"{len(ignored):,} files or folders are ignored: {in_words(ignored)}")
+        notes.append(f"ignored: {in_words(ignored)}")
     if links:
         notes.append(
-            f"warning: {len(links):,} links that leave the folder, or to folders, are left out: "
-            f"{in_words(links)}"
+            f"warning: links that leave the folder, or to folders, are left out: {in_words(links)}"
         )
     return notes

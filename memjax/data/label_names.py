@@ -5,7 +5,25 @@ from typing import Any
 
 import numpy as np
 
+from memjax.data.dataset import printable
 from memjax.errors import InputError
+
+
+def as_array(values: Any, what: str) -> np.ndarray:
+    """Returns values of any library as an array; text among numbers stays what it is.
+
+    Args:
+      values: an array, or nested lists.
+      what: begins the error.
+
+    Raises:
+      InputError: if lists are of several lengths.
+    """
+    has_text = isinstance(values, list | tuple) and any(isinstance(v, str) for v in values)
+    try:
+        return np.asarray(values, object) if has_text else np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{what}: must be one array; the lists in it differ in length") from error
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
@@ -43,7 +61,7 @@ def label_text(labels: Any, where: str, what: str) -> list[str]:
             raise InputError(
                 f"{where}: {what}: number {position} is {value!r}; must be all integers or all text"
             )
-        text.append(value)
+        text.append(printable(value))
     return text
 
 

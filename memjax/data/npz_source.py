@@ -10,6 +10,7 @@ import numpy as np
 
 from memjax.data.checks import Arrays, Reading, make_dataset
 from memjax.data.dataset import Dataset
+from memjax.data.label_names import as_array
 from memjax.errors import InputError
 
 _FIELDS = ("images", "labels", "true_labels", "example_ids")
@@ -75,6 +76,7 @@ def arrays_dataset(name: str, arrays: Mapping[str, Any], reading: Reading) -> Da
     """
     layout = LAYOUTS[_layout(arrays, reading.where)]
     _check_names(arrays, layout, reading.where)
+    arrays = {name: as_array(value, f"{reading.where}: {name}") for name, value in arrays.items()}
     splits = list(layout)
     found = [
         split for split in splits[1:] if any(name in arrays for name in layout[split].values())
@@ -82,7 +84,11 @@ def arrays_dataset(name: str, arrays: Mapping[str, Any], reading: Reading) -> Da
     train = _arrays(arrays, layout, splits[0], reading.where)
     validation = _arrays(arrays, layout, found[0], reading.where) if found else None
     ignored = [name for split in found[1:] for name in layout[split].values() if name in arrays]
-    read = [f"{name} {_shape(value)}" for name, value in arrays.items() if name not in ignored]
+    read = [
+        f"{name} {value.dtype} {list(value.shape)}"
+        for name, value in arrays.items()
+        if name not in ignored
+    ]
     note = f"arrays read: {', '.join(read)}; ignored: {', '.join(ignored) or 'none'}"
     return make_dataset(
         name,
@@ -93,11 +99,6 @@ def arrays_dataset(name: str, arrays: Mapping[str, Any], reading: Reading) -> Da
         _num_classes(arrays, reading.where),
         [note],
     )
-
-
-def _shape(value: Any) -> str:
-    array = np.asarray(value)
-    return f"{array.dtype} {list(array.shape)}"
 
 
 def _layout(arrays: Mapping[str, Any], where: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memjax.data.cache import cache_folder, cached_arrays
-from memjax.data.dataset import in_words
+from memjax.data.dataset import in_words, printable
 from memjax.errors import InputError
 
 # What Pillow may open: its other formats are rare in data sets, and more ways in for bad files.
@@ -77,9 +77,10 @@ def decode_cached(
         return decode(pictures, image_size, where)
     digest = hashlib.sha256(f"1 {image_size}".encode())  # 1: of this module's way to decode
     for fact in facts:
-        digest.update(f"\n{fact}".encode())
+        digest.update(f"\n{printable(fact)}".encode())
     for picture in pictures:
-        digest.update(f"\n{picture.example_id!r} {_state(picture.source)}".encode())
+        state = f"{picture.example_id!r} {_state(picture.source)}"
+        digest.update(f"\n{printable(state)}".encode())
 
     def make() -> dict[str, np.ndarray]:
         made = decode(pictures, image_size, where)
@@ -265,10 +266,10 @@ def _one_size(
 def _broken(pictures: Sequence[Picture], reasons: dict[int, str]) -> str:
     if not pictures:
         return "there are no images"
-    count = f"{len(reasons):,} of {len(pictures):,} images could not be read"
     shown = [f"{pictures[n].example_id} ({reasons[n]})" for n in sorted(reasons)]
-    left_out = " and are left out" if len(reasons) < len(pictures) else ""
-    return f"{count}{left_out}: {in_words(shown)}"
+    what = "could be read" if len(reasons) == len(pictures) else "are left out, for they are broken"
+    count = "none" if len(reasons) == len(pictures) else f"{len(reasons):,}"
+    return f"{count} of {len(pictures):,} images {what}: {in_words(shown)}"
 
 
 def _notes(
@@ -280,16 +281,15 @@ def _notes(
     num_alpha = sum(count for mode, count in modes.items() if mode in ("LA", "PA", "RGBA", "La"))
     num_resized = sum(header.size != size for header in headers)
     num_turned = sum(header.is_turned for header in headers)
-    notes = []
-    if num_grey and not is_grey:
-        others = len(headers) - num_grey
-        notes.append(f"{num_grey:,} grey images are read as RGB, like the {others:,} in colours")
-    if is_deep:
-        notes.append(f"{num_deep:,} images have 16 bits: all are read as floats in [0, 1]")
-    if num_alpha:
-        notes.append(f"{num_alpha:,} images have an alpha channel, which is dropped")
-    if num_turned:
-        notes.append(f"{num_turned:,} images are turned as their EXIF orientation says")
-    if num_resized:
-        notes.append(f"{num_resized:,} images are resized to {size[0]} x {size[1]}")
-    return notes
+    told = {
+        f"grey, read as RGB like the {len(headers) - num_grey:,} in colours": (
+            0 if is_grey else num_grey
+        ),
+        "of 16 bits, so that all are read as floats in [0, 1]": num_deep if is_deep else 0,
+        "with an alpha channel, which is dropped": num_alpha,
+        "turned as their EXIF orientation says": num_turned,
+        f"resized to {size[0]} x {size[1]}": num_resized,
+    }
+    return [
+        f"images {what}: {count:,} of {len(headers):,}" for what, count in told.items() if count
+    ]

@@ -189,8 +189,8 @@ def _prepare(name: str, root: pathlib.Path, columns: TfdsColumns) -> pathlib.Pat
         raise InputError(
             f"config.dataset.name={name!r}: is not prepared in {root} and could not be ({reason}); "
             f"with a network, run: python -m memjax.data.prepare {name} --data_dir={root} ; or set "
-            "config.dataset.data_dir to where it is; or use config.dataset.source=digits, folder or "
-            "npz"
+            "config.dataset.data_dir to where it is; or use config.dataset.source=digits, folder "
+            "or npz"
         )
     return folder
 
