@@ -205,7 +205,9 @@ def test_given_and_true_labels_come_from_the_features_that_are_asked_for(tmp_pat
     np.testing.assert_array_equal(train.true_labels, positions % 3)
     plain = load_tfds("tiny_pictures", *folders).train  # another entry of the cache
     np.testing.assert_array_equal(plain.true_labels, plain.labels)
-    with pytest.raises(InputError, match="label_column='remarks': tiny_pictures has human, label"):
+    with pytest.raises(
+        InputError, match="label_column='remarks': tiny_pictures has human, image, label, remark"
+    ):
         load_tfds("tiny_pictures", *folders, TfdsColumns("", "remarks"))
     with pytest.raises(InputError, match="must have an image and a class label"):
         load_tfds("tiny_pictures", *folders, TfdsColumns("", "remark"))
