@@ -9,7 +9,8 @@ import numpy as np
 from etils import epath
 
 import memjax
-from memjax.data.examples import examples_table
+from memjax.data.describe import derived_data, describe_data
+from memjax.data.examples import EXAMPLE_COLUMNS, examples_table
 from memjax.keys import DRAWS_VERSION
 from memjax.models.source import code_fingerprints, import_folder
 from memjax.reporting.curves import draw_curves
@@ -37,13 +38,6 @@ from memjax.training.step import step_flops
 
 # What stands in the science section of config.json and is no field of the config.
 DERIVED = ("data.", "code.", "draws.")
-EXAMPLE_COLUMNS = {
-    "split": "'train' or 'validation'",
-    "index": "position in the source's split",
-    "label": "the label trained on",
-    "true_label": "the label before corruption",
-    "is_corrupted": "whether the corruption touched this example",
-}
 
 
 def config_document(setup: Setup) -> dict[str, Any]:
@@ -68,12 +62,13 @@ def config_document(setup: Setup) -> dict[str, Any]:
             "import_folder": import_folder(setup.config.model.name),
             "steps_per_epoch": setup.batches.steps_per_epoch,
             **moments,
+            **derived_data(setup.dataset),
         },
     }
 
 
 def describe_setup(setup: Setup) -> str:
-    """Returns the line that a run starts with."""
+    """Returns the lines that a run starts with: what is trained, and on what data."""
     mesh, config = setup.mesh, setup.config
     device = mesh.devices.flat[0]
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -86,7 +81,7 @@ def describe_setup(setup: Setup) -> str:
         if corruption.kind == "none"
         else (f"{corruption.kind} {corruption.fraction:.0%}")
     )
-    return (
+    line = (
         f"memjax {memjax.__version__} | {mesh.size} {device.platform} device(s) ({axes}) | "
         f"{setup.dataset.name}: {len(setup.examples.labels):,} training, "
         f"{len(setup.dataset.validation.labels):,} validation examples, "
@@ -94,6 +89,7 @@ def describe_setup(setup: Setup) -> str:
         f"{config.science()['model.name']}: {setup.num_params:,} parameters{members} | "
         f"{setup.batches.steps_per_epoch} steps an epoch, {config.train.num_epochs} epochs"
     )
+    return "\n".join([line, *describe_data(setup.dataset, setup.examples)])
 
 
 def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[str, Any]:

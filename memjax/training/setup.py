@@ -67,7 +67,7 @@ class Setup(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(height, width, channels)."""
+        """(height, width, channels), or (features,)."""
         return self.examples.images.shape[1:]
 
     @property
@@ -202,11 +202,12 @@ def member_subsets(setup: Setup) -> jax.Array:
 
 
 def data_fingerprint(setup: Setup) -> str:
-    """Returns 8 hex digits that differ when a pixel or a label does, corrupted or not."""
-    validation = setup.dataset.validation
-    return _checksum(
-        setup.examples.images, setup.examples.labels, validation.images, validation.labels
-    )
+    """Returns 8 hex digits that differ when a pixel, a label or a true label does."""
+    train, validation = setup.dataset.train, setup.dataset.validation
+    parts = [setup.examples.images, setup.examples.labels, validation.images, validation.labels]
+    # Known truth decides what counts as corrupted.
+    parts += [s.true_labels for s in (train, validation) if (s.labels != s.true_labels).any()]
+    return _checksum(*parts)
 
 
 def source_fingerprint(config: configuration.Dataset, dataset: Dataset) -> dict[str, str]:
