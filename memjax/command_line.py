@@ -5,6 +5,7 @@ sweep failed; 75 another process of the run was lost (the same command goes on);
 SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so that --help is quick.
 """
 
+import ast
 import errno
 import importlib.util
 import logging
@@ -87,6 +88,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a mistake is one line and exit code 2."""
     argv = list(argv)
     try:
+        argv, model_fields = _take_model_fields(argv)
         for place, word in enumerate(argv):
             flag, equals, value = word.partition("=")
             if flag in ("--config", "-config"):
@@ -97,11 +99,57 @@ def parse(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise InputError(f"{rest[1]!r}: not understood; every flag begins with --")
+        if model_fields:
+            _set_model_fields(model_fields)
         return rest
     except InputError as error:
         fail(error)
     except Exception as error:  # a config file runs code of the user's
         fail(InputError(_in_words(error)))
+
+
+def _take_model_fields(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes --config.model.FIELD=VALUE out of a command line.
+
+    Which fields there are, and of what types, the network's class knows, and no config file.
+    """
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    words = iter(argv)
+    for word in words:
+        match = re.fullmatch(r"--?config\.model\.(?:fields\.)?([A-Za-z_]\w*)(?:=(.*))?", word, re.S)
+        if not match:
+            rest.append(word)
+            continue
+        name, text = match.groups()
+        if text is None:
+            text = next(words, None)
+        if text is None:
+            raise InputError(f"--config.model.{name}: needs a value, --config.model.{name}=VALUE")
+        found[name] = text if name == "name" else _literal(text)
+    return rest, found
+
+
+def _literal(text: str) -> Any:
+    """Returns what a Python literal says; other words are themselves."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _set_model_fields(fields: dict[str, Any]) -> None:
+    """Sets fields of config.model; another network drops the fields of the file's own."""
+    config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+    if config is None:
+        raise InputError(f"--config.model.{next(iter(fields))}: needs --config=FILE.py as well")
+    model = config.model.to_dict()
+    model |= model.pop("fields", None) or {}
+    name = fields.get("name", model.get("name"))
+    if name != model.get("name"):
+        model = {}
+    with config.unlocked():
+        config.model = {**model, **fields, "name": name}
 
 
 def _in_words(error: Exception) -> str:

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from memjax.analysis.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
+from memjax.models.adapters import Model, adapted
 from memjax.models.convolution import METHODS
 from memjax.runtime.flops import count_flops
 from memjax.training.regularizers import Regularizers, apply_input_regularizers, is_off
@@ -48,7 +49,7 @@ class Network(NamedTuple):
     """A model and what stands between it and stored pixels.
 
     Attributes:
-      model: a flax module, called as `model(images, train, mask)` on standardised images.
+      model: a flax linen module, or a `Model` of another framework, on standardised images.
       mean: taken off the pixels, scalar or [channels], in [0, 1] units.
       std: the pixels are divided by it, likewise.
       regularizers: strengths; the model has its own copy of the hidden ones.
@@ -56,7 +57,7 @@ class Network(NamedTuple):
       adversarial: training on LASS samples as well.
     """
 
-    model: nn.Module
+    model: nn.Module | Model
     mean: Any = 0.0
     std: Any = 1.0
     regularizers: Regularizers = Regularizers()
@@ -90,6 +91,8 @@ def for_inference(network: Network) -> Network:
 
     They are the fastest forward on CPU, and what analyses that look into the computation know.
     """
+    if not isinstance(network.model, nn.Module):
+        return network
     if getattr(network.model, "method", None) not in METHODS:
         return network
     return network._replace(model=network.model.clone(method="lax"))
@@ -98,16 +101,18 @@ def for_inference(network: Network) -> Network:
 def make_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns `logits_fn(params, images) -> logits`, the network in inference mode.
 
-    params: flax variables, the running statistics of BatchNorm too (their gradient is zero);
+    params: collections, the running statistics of BatchNorm too (their gradient is zero);
     images: [n height width channels], float32 in [0, 1]; logits: float32 [n classes].
     """
+
+    model = adapted(network.model)
 
     def logits_fn(params: Any, images: jax.Array) -> jax.Array:
         trained = params["params"]
         frozen = {k: jax.lax.stop_gradient(v) for k, v in params.items() if k != "params"}
         images = standardize(network, images)
-        logits: Any = network.model.apply({"params": trained, **frozen}, images, train=False)
-        return logits
+        logits, _ = model.apply({"params": trained, **frozen}, images, train=False)
+        return logits.astype(jnp.float32)
 
     return logits_fn
 
@@ -120,6 +125,7 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     """
 
     logits_fn = make_logits_fn(network)
+    model = adapted(network.model)
     adversarial = network.adversarial
 
     def forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
@@ -129,13 +135,10 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
         if network.compute_dtype != jnp.float32:
             images = images.astype(network.compute_dtype)
             trained = jax.tree.map(lambda leaf: leaf.astype(network.compute_dtype), trained)
-        logits, changed = network.model.apply(
-            {"params": trained, **frozen},
-            images,
-            train=True,
-            mask=batch.mask,
-            rngs={"dropout": dropout_key, "noise": noise_key},
-            mutable=list(frozen),
+        other_key = jax.random.fold_in(key, 4)  # of an own network's further kinds of randomness
+        rngs = {"dropout": dropout_key, "noise": noise_key, "params": other_key}
+        logits, changed = model.apply(
+            {"params": trained, **frozen}, images, train=True, rngs=rngs, mask=batch.mask
         )
         losses = jax.vmap(softmax_cross_entropy)(logits.astype(jnp.float32), batch.labels)
         if batch.mask is None:
