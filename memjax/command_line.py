@@ -6,6 +6,7 @@ SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so that --he
 """
 
 import ast
+import contextlib
 import errno
 import importlib.util
 import logging
@@ -13,7 +14,7 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -96,7 +97,8 @@ def parse(argv: Sequence[str]) -> list[str]:
                     argv[place] = f"--config={find_config(value)}"
                 elif place + 1 < len(argv):
                     argv[place + 1] = find_config(argv[place + 1])
-        rest = flags.FLAGS(argv)
+        with _process_arguments(argv):
+            rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise InputError(f"{rest[1]!r}: not understood; every flag begins with --")
         if model_fields:
@@ -106,6 +108,17 @@ def parse(argv: Sequence[str]) -> list[str]:
         fail(error)
     except Exception as error:  # a config file runs code of the user's
         fail(InputError(_in_words(error)))
+
+
+@contextlib.contextmanager
+def _process_arguments(argv: list[str]) -> Iterator[None]:
+    """Makes these the process's arguments for a while: ml_collections looks for overrides there."""
+    before = sys.argv
+    sys.argv = argv
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def _take_model_fields(argv: list[str]) -> tuple[list[str], dict[str, Any]]:

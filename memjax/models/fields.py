@@ -3,6 +3,7 @@
 import collections.abc
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -89,9 +90,21 @@ def _converted(name: str, value: Any, field: Field) -> Any:
     try:
         return _convert(value, annotation)
     except TypeError:
-        kind = getattr(annotation, "__name__", None) or str(annotation)
-        kind = str(annotation) if typing.get_args(annotation) else kind
-        raise InputError(f"config.model.{name}={value!r}: must be of type {kind}") from None
+        raise InputError(
+            f"config.model.{name}={value!r}: must be of type {_type_name(annotation)}"
+        ) from None
+
+
+def _type_name(kind: Any) -> str:
+    """Returns a type as one would write it.
+
+    Example:
+        >>> _type_name(collections.abc.Sequence[int]), _type_name(float), _type_name(int | None)
+        ('Sequence[int]', 'float', 'int | None')
+    """
+    if isinstance(kind, type) and not typing.get_args(kind):
+        return kind.__name__
+    return re.sub(r"\b(\w+\.)+", "", str(kind))
 
 
 def _convert(value: Any, kind: Any) -> Any:

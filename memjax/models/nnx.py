@@ -49,7 +49,7 @@ class NnxModel(Model):
     ) -> tuple[jax.Array, dict[str, Any]]:
         """See `Model.apply`."""
         graph, flat = self._structure(images)
-        given = []
+        given, values = [], {}
         for number, (path, variable) in enumerate(flat):
             if isinstance(variable, nnx.RngKey):
                 value = _key(variable, number, rngs if train else None)
@@ -58,6 +58,7 @@ class NnxModel(Model):
             else:
                 value = leaf_at(params[_collection(variable)], _names(path))
             given.append((path, variable.replace(value)))
+            values[_names(path)] = value
         module = nnx.merge(graph, nnx.from_flat_state(given))
         _set_mode(module, train)
         of = f"model {type(module).__name__}: __call__"
@@ -65,12 +66,12 @@ class NnxModel(Model):
         logits = module(images, **call.arguments(train=train, mask=mask))
         after = {_names(path): variable for path, variable in nnx.to_flat_state(nnx.state(module))}
         if not train:
-            _check_drew_nothing(module, given, after)
+            _check_drew_nothing(module, values, after)
         changed: dict[str, dict[tuple[str, ...], Any]] = {}
         for path, variable in given:
             collection = _collection(variable)
             if collection != "params" and not isinstance(variable, nnx.RngState):
-                new = after[_names(path)].get_value() if train else variable.get_value()
+                new = after[_names(path)].get_value() if train else values[_names(path)]
                 changed.setdefault(collection, {})[_names(path)] = new
         collections = {name: nested(leaves) for name, leaves in changed.items()}
         return logits, {name: like(tree, params[name]) for name, tree in collections.items()}
@@ -121,10 +122,13 @@ def _set_mode(module: nnx.Module, train: bool) -> None:
         module.eval()
 
 
-def _check_drew_nothing(module: nnx.Module, given: list[Any], after: Mapping[Any, Any]) -> None:
-    for path, variable in given:
-        is_count = isinstance(variable, nnx.RngCount)
-        if is_count and after[_names(path)].get_value() is not variable.get_value():
+def _check_drew_nothing(
+    module: nnx.Module, before: Mapping[Any, Any], after: Mapping[Any, Any]
+) -> None:
+    """Raises InputError if a stream's count went on; compared as objects, for all are traced."""
+    for path, value in before.items():
+        variable = after[path]
+        if isinstance(variable, nnx.RngCount) and variable.get_value() is not value:
             raise InputError(
                 f"model {type(module).__name__}: draws random numbers in inference mode"
             )
