@@ -89,7 +89,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a mistake is one line and exit code 2."""
     argv = list(argv)
     try:
-        argv, model_fields = _take_model_fields(argv)
+        argv, model_fields = take_model_fields(argv)
         for place, word in enumerate(argv):
             flag, equals, value = word.partition("=")
             if flag in ("--config", "-config"):
@@ -102,7 +102,10 @@ def parse(argv: Sequence[str]) -> list[str]:
         if len(rest) > 1:
             raise InputError(f"{rest[1]!r}: not understood; every flag begins with --")
         if model_fields:
-            _set_model_fields(model_fields)
+            if not _is_given("config"):
+                name = next(iter(model_fields))
+                raise InputError(f"--config.model.{name}: needs --config=FILE.py as well")
+            set_model_fields(flags.FLAGS["config"].value, model_fields)
         return rest
     except InputError as error:
         fail(error)
@@ -121,7 +124,7 @@ def _process_arguments(argv: list[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def _take_model_fields(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+def take_model_fields(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Takes --config.model.FIELD=VALUE out of a command line.
 
     Which fields there are, and of what types, the network's class knows, and no config file.
@@ -151,11 +154,13 @@ def _literal(text: str) -> Any:
         return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _set_model_fields(fields: dict[str, Any]) -> None:
-    """Sets fields of config.model; another network drops the fields of the file's own."""
-    config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
-    if config is None:
-        raise InputError(f"--config.model.{next(iter(fields))}: needs --config=FILE.py as well")
+def set_model_fields(config: Any, fields: dict[str, Any]) -> None:
+    """Sets fields of config.model; another network drops the fields of the file's own.
+
+    Args:
+        config: a ConfigDict with a section `model`, changed in place.
+        fields: name and fields, from `take_model_fields`.
+    """
     model = config.model.to_dict()
     model |= model.pop("fields", None) or {}
     name = fields.get("name", model.get("name"))
@@ -163,6 +168,10 @@ def _set_model_fields(fields: dict[str, Any]) -> None:
         model = {}
     with config.unlocked():
         config.model = {**model, **fields, "name": name}
+
+
+def _is_given(flag: str) -> bool:
+    return flag in flags.FLAGS and flags.FLAGS[flag].value is not None
 
 
 def _in_words(error: Exception) -> str:

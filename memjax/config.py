@@ -275,7 +275,10 @@ def _resolve_model(values: Any) -> Model:
         raise InputError(f"config.model={values!r}: must be a section with a name and fields")
     fields = dict(values)
     name = fields.pop("name", Model().name)
-    fields |= fields.pop("fields", {})  # the form of config.json
+    nested = fields.pop("fields", {})  # the form of config.json
+    if not isinstance(nested, Mapping):
+        raise InputError(f"config.model.fields={nested!r}: must be a section with fields")
+    fields |= nested
     freeze = {k: _frozen(v) for k, v in fields.items()}
     return Model(name=name, fields=freeze)
 
