@@ -40,8 +40,8 @@ def first_layer_filters(
     Looks for a convolution kernel [height width channels filters] whose channels are those of the
     images, and where there is none for a dense kernel [pixels units] over all height * width *
     channels pixels: the layouts of flax and haiku. Leaves named 'weight' have that of equinox,
-    [filters channels height width] and [units pixels]. Of several fitting leaves that are named alike
-    but for their numbers (Dense_0, Dense_1) the one with the lowest numbers is taken.
+    [filters channels height width] and [units pixels]. Of several fitting leaves that are named
+    alike but for their numbers (Dense_0, Dense_1) the one with the lowest numbers is taken.
 
     Args:
       params: a pytree of arrays.

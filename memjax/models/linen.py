@@ -33,9 +33,10 @@ class LinenModel(Model):
 
     def init(self, key: jax.Array, images: jax.Array) -> dict[str, Any]:
         """See `Model.init`."""
-        variables = _unboxed(
-            self._moded(False).init(key, images, **self._call.arguments(train=False))
-        )
+        # Outside of memjax's mesh: boxes would take its axes for their own.
+        with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+            made = self._moded(False).init(key, images, **self._call.arguments(train=False))
+        variables = _unboxed(made)
         trained, fixed = split_trained(variables.pop("params", {}))
         if set(variables) - {"batch_stats"}:
             read = _read_collections(self, trained, fixed, variables, images)

@@ -31,7 +31,8 @@ class NnxModel(Model):
 
     def init(self, key: jax.Array, images: jax.Array) -> dict[str, Any]:
         """See `Model.init`."""
-        module = self.make(images, rngs=nnx.Rngs(key))
+        with nnx.use_eager_sharding(False):  # memjax's own mesh has other axes
+            module = self.make(images, rngs=nnx.Rngs(key))
         leaves: dict[str, dict[tuple[str, ...], Any]] = {"params": {}}
         for path, variable in nnx.to_flat_state(nnx.state(module)):
             if not isinstance(variable, nnx.RngState):
@@ -86,7 +87,8 @@ class NnxModel(Model):
         return ""
 
     def _abstract(self, images: jax.Array) -> nnx.Module:
-        return nnx.eval_shape(lambda: self.make(images, rngs=nnx.Rngs(0)))
+        with nnx.use_eager_sharding(False):
+            return nnx.eval_shape(lambda: self.make(images, rngs=nnx.Rngs(0)))
 
     def _structure(self, images: jax.Array) -> tuple[Any, list[tuple[Any, Any]]]:
         graph, state = nnx.split(self._abstract(images))

@@ -11,6 +11,7 @@ from memjax.models import masked_batch_norm
 from memjax.models.adapters import adapted
 from memjax.models.checks import check_model
 from memjax.models.registry import build_model
+from memjax.runtime.mesh import make_mesh
 from memjax.training.state import init_state
 from memjax.training.step import Batch, Network, make_logits_fn, make_train_step
 
@@ -208,6 +209,22 @@ class Boxed(Base):
     def __call__(self, x):
         init = nn.with_partitioning(nn.initializers.lecun_normal(), ("data", None))
         return nn.Dense(self.num_classes, kernel_init=init)(x.reshape(x.shape[0], -1))
+
+
+class BoxedElsewhere(Base):
+    @nn.compact
+    def __call__(self, x):
+        init = nn.with_partitioning(nn.initializers.lecun_normal(), ("embed", None))
+        return nn.Dense(self.num_classes, kernel_init=init)(x.reshape(x.shape[0], -1))
+
+
+class NnxBoxed(nnx.Module):
+    def __init__(self, num_classes, rngs):
+        init = nnx.with_partitioning(nnx.initializers.lecun_normal(), ("embed", "data"))
+        self.head = nnx.Linear(9, num_classes, kernel_init=init, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(x.reshape(x.shape[0], -1))
 
 
 class HalfParams(Base):
@@ -415,7 +432,7 @@ def test_an_equinox_model_trains_without_padding(source):
     assert losses[-1] < losses[0]
 
 
-def trained_losses(model, mask, num_steps=40):
+def trained_losses(model, mask, num_steps=30):
     """Losses of a few steps on four examples, inference mode, as `logits_fn` computes them."""
     network, optimizer = Network(model), optax.sgd(0.05)
     state = init_state(0, model, optimizer, SHAPE)
@@ -434,6 +451,17 @@ def trained_losses(model, mask, num_steps=40):
         state, _ = step(state, batch, jax.random.key(number))
         assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) == before
     return losses
+
+
+@pytest.mark.parametrize("name", ["Boxed", "BoxedElsewhere", "NnxBoxed"])
+def test_a_models_own_partitioning_never_meets_memjaxs_mesh(source, name):
+    model, images = check(source, name), jnp.ones((4, *SHAPE))
+    alone = model.init(jax.random.key(0), images)
+    with jax.set_mesh(make_mesh(1, 4)):
+        params = jax.jit(model.init)(jax.random.key(0), images)
+        logits = jax.jit(lambda params: model.apply(params, images, train=False)[0])(params)
+    jax.tree.map(np.testing.assert_array_equal, params, alone)
+    assert logits.shape == (4, CLASSES)
 
 
 def params_of(source, name):
