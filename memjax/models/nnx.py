@@ -49,9 +49,9 @@ class NnxModel(Model):
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """See `Model.apply`."""
-        graph, flat = self._structure(images)
+        graph, shapes = self._structure(images)
         given, values = [], {}
-        for number, (path, variable) in enumerate(flat):
+        for number, (path, variable) in enumerate(nnx.to_flat_state(shapes)):
             if isinstance(variable, nnx.RngKey):
                 value = _key(variable, number, rngs if train else None)
             elif isinstance(variable, nnx.RngState):
@@ -79,20 +79,25 @@ class NnxModel(Model):
 
     def idle_dropout(self, params: Mapping[str, Any], images: jax.Array) -> str:
         """See `Model.idle_dropout`."""
-        module = self._abstract(images)
+        module = nnx.merge(*self._structure(images))
         _set_mode(module, True)
         for path, found in nnx.iter_modules(module):
             if isinstance(found, nnx.Dropout) and found.rate > 0 and found.deterministic:
                 return "/".join(_names(path))
         return ""
 
-    def _abstract(self, images: jax.Array) -> nnx.Module:
-        with nnx.use_eager_sharding(False):
-            return nnx.eval_shape(lambda: self.make(images, rngs=nnx.Rngs(0)))
+    def _structure(self, images: jax.Array) -> tuple[Any, Any]:
+        """Returns the graph of a module, and its variables as shapes."""
+        graphs = []
 
-    def _structure(self, images: jax.Array) -> tuple[Any, list[tuple[Any, Any]]]:
-        graph, state = nnx.split(self._abstract(images))
-        return graph, list(nnx.to_flat_state(state))
+        def make() -> Any:
+            graph, state = nnx.split(self.make(images, rngs=nnx.Rngs(0)))
+            graphs.append(graph)
+            return state
+
+        with nnx.use_eager_sharding(False):
+            state = jax.eval_shape(make)
+        return graphs[0], state
 
 
 def _collection(variable: nnx.Variable) -> str:
