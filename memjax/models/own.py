@@ -18,6 +18,7 @@ from memjax.models.adapters import Model
 from memjax.models.construction import Maker
 from memjax.models.functions import MadeModel
 from memjax.models.nnx import NnxModel
+from memjax.models.source import code_fingerprints, imports_from_folder
 
 _SHAPES = (
     "must be a flax linen, flax nnx or equinox module class, or a function that returns a pair of "
@@ -95,7 +96,7 @@ def _import_file(path: Path) -> types.ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     path = path.resolve()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = str(code_fingerprints(f"{path}:"))
     if path in _imported and _imported[path][0] == digest:
         return _imported[path][1]
     # Under a name of its own, so that it hides no installed module; flax looks classes up there.
@@ -105,6 +106,7 @@ def _import_file(path: Path) -> types.ModuleType:
     module = types.ModuleType(module_name)
     module.__file__ = str(path)
     sys.modules[module_name] = module
-    loader.exec_module(module)
+    with imports_from_folder(path):
+        loader.exec_module(module)
     _imported[path] = digest, module
     return module

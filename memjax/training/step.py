@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from memjax.analysis.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
+from memjax.keys import tagged
 from memjax.models.adapters import Model, adapted
 from memjax.models.convolution import METHODS
 from memjax.runtime.flops import count_flops
@@ -91,7 +92,9 @@ def for_inference(network: Network) -> Network:
 
     They are the fastest forward on CPU, and what analyses that look into the computation know.
     """
-    if not isinstance(network.model, nn.Module):
+    # A field `method` of a user's own network is not ours to change.
+    is_ours = type(network.model).__module__.startswith("memjax.models.")
+    if not is_ours or not isinstance(network.model, nn.Module):
         return network
     if getattr(network.model, "method", None) not in METHODS:
         return network
@@ -129,14 +132,14 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     adversarial = network.adversarial
 
     def forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
-        input_key, dropout_key, noise_key = jax.random.split(key, 3)
+        input_key = tagged(key, "input regularizers")
+        rngs = {use: tagged(key, use) for use in ("dropout", "noise")}
+        rngs["params"] = tagged(key, "other randomness")  # of an own network, by any name
         images = standardize(network, unit_pixels(batch.images))
         images = apply_input_regularizers(input_key, images, network.regularizers)
         if network.compute_dtype != jnp.float32:
             images = images.astype(network.compute_dtype)
             trained = jax.tree.map(lambda leaf: leaf.astype(network.compute_dtype), trained)
-        other_key = jax.random.fold_in(key, 4)  # of an own network's further kinds of randomness
-        rngs = {"dropout": dropout_key, "noise": noise_key, "params": other_key}
         logits, changed = model.apply(
             {"params": trained, **frozen}, images, train=True, rngs=rngs, mask=batch.mask
         )
@@ -151,7 +154,7 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
         loss, changed = forward(trained, frozen, batch, key)
         if is_off(adversarial.weight):
             return loss, changed
-        search_key, pass_key = jax.random.split(jax.random.fold_in(key, 3))
+        search_key, pass_key = tagged(key, "adversarial search"), tagged(key, "adversarial pass")
         samples = lass_samples(
             search_key, logits_fn, {"params": trained, **frozen}, unit_pixels(batch.images),
             adversarial.radius, adversarial.num_steps,
