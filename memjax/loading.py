@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from memjax.config import Config, comparable, resolve, unflatten
 from memjax.errors import InputError
+from memjax.models.adapters import Model
 from memjax.runtime.checkpoints import Checkpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
@@ -76,7 +77,7 @@ def shared_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
 
 @functools.lru_cache(maxsize=64)
 def _logits_fn_of(
-    model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    model: nn.Module | Model, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Callable[[Any, jax.Array], jax.Array]:
     return make_logits_fn(Network(model, np.array(mean, np.float32), np.array(std, np.float32)))
 

@@ -13,6 +13,7 @@ from memjax.analysis.statistics import gini
 from memjax.data.batching import Batches, batch_rows, epoch_order
 from memjax.errors import InputError
 from memjax.loading import SplitArrays
+from memjax.models.adapters import FIXED
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 from memjax.training.optimizers import make_schedule
 from memjax.training.setup import abstract_states
@@ -105,7 +106,7 @@ def last_step(context: Context) -> int:
 
 
 def _has_batch_statistics(context: Context) -> bool:
-    return set(abstract_states(context.run.setup).params) != {"params"}
+    return not set(abstract_states(context.run.setup).params) <= {"params", FIXED}
 
 
 def _trajectory_error(context: Context, params: dict, updates: dict[str, Any]) -> float:

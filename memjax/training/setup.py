@@ -17,7 +17,9 @@ from memjax.data.examples import Examples, corrupt_examples
 from memjax.data.sources import Dataset, load_dataset, moments
 from memjax.errors import InputError
 from memjax.located import located
-from memjax.models.registry import build_model
+from memjax.models.adapters import adapted
+from memjax.models.checks import check_model
+from memjax.models.registry import build_model, is_own
 from memjax.runtime.mesh import data_devices, make_mesh, over_members, splits_images
 from memjax.training.members import map_members, shard_members
 from memjax.training.optimizers import make_optimizer
@@ -101,6 +103,12 @@ def prepare(
         config.ensemble.size, config.run.num_devices, config.run.member_devices, devices
     )
     batches = make_batches(subset_size, config.train.batch_size, data_devices(mesh))
+    if is_own(config.model.name):
+        image_shape = examples.images.shape[1:]
+        check_model(
+            adapted(network.model), config.model.name, examples.num_classes, image_shape,
+            batches.padded_size, subset_size, batches.has_padding,
+        )  # fmt: skip
     most = LARGEST // batches.steps_per_epoch
     if config.train.num_epochs > most:
         raise InputError(

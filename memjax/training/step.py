@@ -11,6 +11,7 @@ from flax import linen as nn
 from memjax.analysis.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.keys import tagged
+from memjax.models.adapters import Model, adapted
 from memjax.models.convolution import METHODS
 from memjax.runtime.flops import count_flops
 from memjax.training.regularizers import Regularizers, apply_input_regularizers, is_off
@@ -49,7 +50,7 @@ class Network(NamedTuple):
     """A model and what stands between it and stored pixels.
 
     Attributes:
-      model: a flax module, called as `model(images, train, mask)` on standardised images.
+      model: a flax linen module, or a `Model` of another framework, on standardised images.
       mean: taken off the pixels, scalar or [channels], in [0, 1] units.
       std: the pixels are divided by it, likewise.
       regularizers: strengths; the model has its own copy of the hidden ones.
@@ -57,7 +58,7 @@ class Network(NamedTuple):
       adversarial: training on LASS samples as well.
     """
 
-    model: nn.Module
+    model: nn.Module | Model
     mean: Any = 0.0
     std: Any = 1.0
     regularizers: Regularizers = Regularizers()
@@ -93,7 +94,9 @@ def for_inference(network: Network) -> Network:
     """
     # A field `method` of a user's own network is not ours to change.
     is_ours = type(network.model).__module__.startswith("memjax.models.")
-    if not is_ours or getattr(network.model, "method", None) not in METHODS:
+    if not is_ours or not isinstance(network.model, nn.Module):
+        return network
+    if getattr(network.model, "method", None) not in METHODS:
         return network
     return network._replace(model=network.model.clone(method="lax"))
 
@@ -101,16 +104,18 @@ def for_inference(network: Network) -> Network:
 def make_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns `logits_fn(params, images) -> logits`, the network in inference mode.
 
-    params: flax variables, the running statistics of BatchNorm too (their gradient is zero);
+    params: collections, the running statistics of BatchNorm too (their gradient is zero);
     images: [n height width channels], float32 in [0, 1]; logits: float32 [n classes].
     """
+
+    model = adapted(network.model)
 
     def logits_fn(params: Any, images: jax.Array) -> jax.Array:
         trained = params["params"]
         frozen = {k: jax.lax.stop_gradient(v) for k, v in params.items() if k != "params"}
         images = standardize(network, images)
-        logits: Any = network.model.apply({"params": trained, **frozen}, images, train=False)
-        return logits
+        logits, _ = model.apply({"params": trained, **frozen}, images, train=False)
+        return logits.astype(jnp.float32)
 
     return logits_fn
 
@@ -123,23 +128,20 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     """
 
     logits_fn = make_logits_fn(network)
+    model = adapted(network.model)
     adversarial = network.adversarial
 
     def forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
         input_key = tagged(key, "input regularizers")
         rngs = {use: tagged(key, use) for use in ("dropout", "noise")}
+        rngs["params"] = tagged(key, "other randomness")  # of an own network, by any name
         images = standardize(network, unit_pixels(batch.images))
         images = apply_input_regularizers(input_key, images, network.regularizers)
         if network.compute_dtype != jnp.float32:
             images = images.astype(network.compute_dtype)
             trained = jax.tree.map(lambda leaf: leaf.astype(network.compute_dtype), trained)
-        logits, changed = network.model.apply(
-            {"params": trained, **frozen},
-            images,
-            train=True,
-            mask=batch.mask,
-            rngs=rngs,
-            mutable=list(frozen),
+        logits, changed = model.apply(
+            {"params": trained, **frozen}, images, train=True, rngs=rngs, mask=batch.mask
         )
         losses = jax.vmap(softmax_cross_entropy)(logits.astype(jnp.float32), batch.labels)
         if batch.mask is None:
