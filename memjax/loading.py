@@ -1,6 +1,8 @@
 """A finished or running run, opened for analysis."""
 
 import functools
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,13 +12,13 @@ import pandas as pd
 from etils import epath
 from flax import linen as nn
 
-from memjax.config import Config, resolve, unflatten
+from memjax.config import Config, comparable, resolve, unflatten
 from memjax.errors import InputError
 from memjax.runtime.checkpoints import Checkpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
-from memjax.runtime.workdir import difference, read_json
-from memjax.training.run import config_document
+from memjax.runtime.workdir import difference, is_being_cleared, read_json
+from memjax.training.run import DERIVED, config_document
 from memjax.training.setup import Setup, abstract_states, member_subsets, prepare
 from memjax.training.step import Network, for_inference, make_logits_fn, unit_pixels
 
@@ -79,6 +81,12 @@ def _logits_fn_of(
     return make_logits_fn(Network(model, np.array(mean, np.float32), np.array(std, np.float32)))
 
 
+def _let_import_from(folder: str) -> None:
+    """Makes the modules of a run's own model importable, wherever the analysis was started."""
+    if folder and os.path.isdir(folder) and folder not in sys.path:
+        sys.path.append(folder)
+
+
 class Run:
     """One run folder. Read-only: nothing here writes a checkpoint.
 
@@ -97,18 +105,26 @@ class Run:
         document = read_json(self.workdir / "config.json")
         if not isinstance(document, dict) or not {"science", "run"} <= set(document):
             raise InputError(f"{self.workdir / 'config.json'}: not that of a memjax run")
-        science = {k: v for k, v in document["science"].items() if not k.startswith("data.")}
+        if is_being_cleared(self.workdir):
+            raise InputError(f"{self.workdir}: an --overwrite was interrupted; start the run again")
+        there = comparable(document["science"])
+        # Of a memjax that did not count them yet, draws were the first.
+        there.setdefault("draws.version", 1)
+        science = {k: v for k, v in document["science"].items() if not k.startswith(DERIVED)}
+        _let_import_from(document.get("derived", {}).get("import_folder", ""))
         # The machine that analyses a run need not be the one that trained it.
         devices = {"run.num_devices": 0, "run.member_devices": 0}
-        self.config: Config = resolve(unflatten(science | document["run"] | devices | overrides))
+        fields = unflatten(science | document["run"] | devices | overrides)
+        self.config: Config = resolve(fields, check_effects=False)
         self.setup: Setup = prepare(self.config, devices=jax.local_devices())
         # Fields that the run's memjax did not have yet are at the defaults that keep its results.
         now = config_document(self.setup)["science"]
-        found = difference(
-            document["science"], {name: now.get(name) for name in document["science"]}
-        )
+        names = set(there) | {name for name in now if name.startswith("code.")}
+        found = difference(there, {name: now[name] for name in names if name in now})
         if found:
-            raise InputError(f"{self.workdir}: the run and its data now differ ({found})")
+            raise InputError(
+                f"{self.workdir}: the run and its data, or its model's code, now differ ({found})"
+            )
         self.logits_fn = shared_logits_fn(for_inference(self.setup.network))
         self.trained_logits_fn = shared_logits_fn(self.setup.network)
 

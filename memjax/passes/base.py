@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from memjax.analysis.microbatch import over_devices, over_microbatches
 from memjax.errors import InputError
+from memjax.keys import tagged
 from memjax.loading import Run, SplitArrays
 from memjax.runtime.mesh import DATA, make_mesh
 
@@ -156,7 +157,7 @@ class Context:
         if not 0 <= num_devices <= len(devices):
             raise InputError(f"--num_devices={num_devices}: must be 0 to {len(devices)}")
         self.mesh: Mesh = make_mesh(1, num_devices, devices=devices)
-        self.key = jax.random.key(options.seed)
+        self.key = tagged(jax.random.key(options.seed), "analysis")
         self._shared: dict[Any, Any] = {}
 
     @property

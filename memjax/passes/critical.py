@@ -5,6 +5,7 @@ import pandas as pd
 
 from memjax.analysis.critical import critical_bounds_over_radii
 from memjax.errors import InputError
+from memjax.keys import tagged
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 
 COLUMNS = {
@@ -50,7 +51,7 @@ def _compute(context: Context, step: int) -> pd.DataFrame:
     for member in context.members:
         params = context.member(all_params, member)
         bounds = critical_bounds_over_radii(
-            context.key,
+            tagged(context.key, "critical"),
             context.run.logits_fn,
             params,
             on_devices,

@@ -10,6 +10,7 @@ import pandas as pd
 from memjax.analysis import difficulty
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.statistics import binomial_null, overdispersion
+from memjax.keys import tagged
 from memjax.loading import SplitArrays
 from memjax.passes.base import EXAMPLE_COLUMNS, OF_EXAMPLES, Context, Pass
 
@@ -116,10 +117,11 @@ def _table(name: str, arrays: SplitArrays, found: _Trajectory, epochs: np.ndarra
 def _compute(context: Context, step: None) -> pd.DataFrame:
     epochs = np.array([context.run.epoch(step) for step in context.steps], np.float32)
     found = _trajectory(context)
+    key = tagged(context.key, "difficulty")
     tables = []
     for name, rows in context.parts:
         of_split = _Trajectory(*(values[..., rows] for values in found))
-        tables.append(_table(name, context.examples.at(rows), of_split, epochs, context.key))
+        tables.append(_table(name, context.examples.at(rows), of_split, epochs, key))
     return pd.concat(tables, ignore_index=True)
 
 

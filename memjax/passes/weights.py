@@ -11,6 +11,7 @@ from memjax.analysis.filters import filter_quality, first_layer_filters, rank_ag
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.sharpness import hessian_eigenvalue, hessian_trace
 from memjax.errors import InputError
+from memjax.keys import tagged
 from memjax.passes.base import CHECKPOINT_COLUMNS, Context, Pass, as_lists
 
 NUM_TRACE_PROBES = 30
@@ -87,7 +88,10 @@ def _sharpness(context: Context, step: int) -> pd.DataFrame:
                 "example_loss": _loss_unless_padding,
             }
             arguments = (context.run.logits_fn, params, images, jnp.asarray(labels))
-            eigen_key, trace_key = jax.random.split(jax.random.fold_in(context.key, member))
+            eigen_key, trace_key = (
+                jax.random.fold_in(tagged(context.key, use), member)
+                for use in ("eigenvalue", "trace")
+            )
             found = hessian_eigenvalue(eigen_key, *arguments, **settings)
             trace = hessian_trace(trace_key, *arguments, num_probes=NUM_TRACE_PROBES, **settings)
             scale = len(images) / count  # from the mean over the padded to that over the real

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from memjax.config import flatten
+from memjax.corruption_kinds import parse_kinds
 from memjax.data.dataset import Dataset, pixel_moments
-from memjax.data.examples import Examples, parse_kinds
+from memjax.data.examples import Examples
 from memjax.sweeps.program import Members, SharedImages
 from memjax.training.setup import Setup, member_subsets
 
