@@ -4,16 +4,12 @@ import jax
 from flax import linen as nn
 
 from memjax.errors import InputError
-from memjax.models.convolution import METHODS, Conv, max_pool
+from memjax.models.convolution import METHODS, Conv, HasMethod, max_pool
 from memjax.models.mlp import kernel_initializer
+from memjax.models.normalization import batch_norm
 from memjax.training.regularizers import Regularizers, apply_hidden_regularizers
 
-# Flax counts the share kept of the old running statistics. Its default of .99 takes hundreds of
-# steps to forget the initial ones, longer than a small run has. [not in the paper]
-BATCH_NORM_MOMENTUM = 0.9
-
-
-class AlexNet(nn.Module):
+class AlexNet(HasMethod, nn.Module):
     """Crop, twice (Conv 200 5x5, BN, ReLU, MaxPool 3), twice (Dense, BN, ReLU), Dense.
 
     The dense layers have 384, 192 and `num_classes` units. Layers followed by BatchNorm have no
@@ -98,13 +94,13 @@ class AlexNet(nn.Module):
                 kernel_init=kernel_init,
                 name=f"Conv_{layer}",
             )(activations)
-            activations = _batch_norm(self, activations, train, mask, f"BatchNorm_{layer}")
+            activations = batch_norm(self, activations, train, mask, f"BatchNorm_{layer}")
             activations = hidden(_max_pool(activations, self.pool, train))
         activations = activations.reshape(activations.shape[0], -1)
         for layer, units in enumerate((384, 192), start=2):
             dense = nn.Dense(width(units), use_bias=False, kernel_init=kernel_init)
             activations = dense(activations)
-            activations = hidden(_batch_norm(self, activations, train, mask, f"BatchNorm_{layer}"))
+            activations = hidden(batch_norm(self, activations, train, mask, f"BatchNorm_{layer}"))
         return nn.Dense(self.num_classes, kernel_init=kernel_init)(activations)
 
     def _check_size(self, images: jax.Array) -> None:
@@ -121,22 +117,3 @@ def _max_pool(activations: jax.Array, window: int, train: bool) -> jax.Array:
     if train:
         return max_pool(activations, window)
     return nn.max_pool(activations, (window, window), strides=(window, window))
-
-
-def _batch_norm(
-    module: nn.Module, activations: jax.Array, train: bool, mask: jax.Array | None, name: str
-) -> jax.Array:
-    """BatchNorm over the real examples in training; by constant running statistics otherwise."""
-    if train:
-        layer = nn.BatchNorm(momentum=BATCH_NORM_MOMENTUM, name=name)
-        if mask is not None:
-            mask = mask.reshape(-1, *(1,) * (activations.ndim - 1))
-        return layer(activations, use_running_average=False, mask=mask)
-    constant = nn.map_variables(
-        nn.BatchNorm,
-        "batch_stats",
-        trans_in_fn=lambda statistics: jax.tree.map(jax.lax.stop_gradient, statistics),
-        init=module.is_initializing(),
-        mutable=module.is_initializing(),
-    )
-    return constant(name=name)(activations, use_running_average=True)

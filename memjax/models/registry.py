@@ -17,9 +17,17 @@ from memjax.config import nearest
 from memjax.errors import InputError
 from memjax.models.alexnet import AlexNet
 from memjax.models.mlp import MLP
+from memjax.models.resnet import ResNet, WideResNet
+from memjax.models.vit import ViT
 from memjax.training.regularizers import Regularizers
 
-MODELS: dict[str, type[nn.Module]] = {"mlp": MLP, "alexnet": AlexNet}
+MODELS: dict[str, type[nn.Module]] = {
+    "mlp": MLP,
+    "alexnet": AlexNet,
+    "resnet": ResNet,
+    "wide_resnet": WideResNet,
+    "vit": ViT,
+}
 
 # What flax adds to every module, and what build_model itself fills in.
 _NOT_FIELDS = {"parent", "name", "num_classes", "regularizers"}

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from memjax.analysis.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
-from memjax.models.convolution import METHODS
+from memjax.models.convolution import HasMethod
 from memjax.runtime.flops import count_flops
 from memjax.training.regularizers import Regularizers, apply_input_regularizers, is_off
 from memjax.training.state import TrainState, init_state
@@ -90,7 +90,7 @@ def for_inference(network: Network) -> Network:
 
     They are the fastest forward on CPU, and what analyses that look into the computation know.
     """
-    if getattr(network.model, "method", None) not in METHODS:
+    if not isinstance(network.model, HasMethod):
         return network
     return network._replace(model=network.model.clone(method="lax"))
 

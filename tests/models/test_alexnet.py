@@ -7,7 +7,8 @@ import pytest
 from flax import linen as nn
 
 from memjax.errors import InputError
-from memjax.models.alexnet import BATCH_NORM_MOMENTUM, AlexNet
+from memjax.models.alexnet import AlexNet
+from memjax.models.normalization import BATCH_NORM_MOMENTUM
 from memjax.models.registry import num_params
 from memjax.training.regularizers import Regularizers
 
