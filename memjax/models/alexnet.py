@@ -9,6 +9,7 @@ from memjax.models.mlp import kernel_initializer
 from memjax.models.normalization import batch_norm
 from memjax.training.regularizers import Regularizers, apply_hidden_regularizers
 
+
 class AlexNet(HasMethod, nn.Module):
     """Crop, twice (Conv 200 5x5, BN, ReLU, MaxPool 3), twice (Dense, BN, ReLU), Dense.
 

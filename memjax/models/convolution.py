@@ -72,13 +72,14 @@ def convolution(
         return jax.lax.conv_general_dilated(
             images, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
+    pads: Any = padding
     if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
+        pads = jax.lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
     if method == "auto":
-        method = "patches" if stride > 1 else _cheaper(images, kernel, padding)
+        method = "patches" if stride > 1 else _cheaper(images, kernel, pads)
     if method == "fourier":
-        return _fourier(images, kernel, padding)
-    return _patches(images, kernel, padding, stride)
+        return _fourier(images, kernel, pads)
+    return _patches(images, kernel, pads, stride)
 
 
 def max_pool(images: jax.Array, window: int) -> jax.Array:
