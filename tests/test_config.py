@@ -30,6 +30,10 @@ def test_defaults_resolve_to_the_defaults():
         ("optimizer.name", "sdg", "did you mean sgd"),
         ("optimizer.learning_rate", 0.0, "(0, inf)"),
         ("regularizer.dropout", 1.0, "0.99"),
+        ("augmentation.crop", -1, "at least 0"),
+        ("augmentation.flip", 1, "type bool"),
+        ("augmentation.mixup", -0.1, "[0, inf)"),
+        ("train.label_smoothing", 1.0, "[0, 0.99]"),
         ("ensemble.subset_fraction", 0.0, "(0, 1]"),
         ("run.member_devices", 3, "divide"),
     ],
@@ -95,10 +99,31 @@ def test_every_field_says_what_it_allows_or_has_a_plain_type():
                 assert "allowed" in field.metadata, f"{section.name}.{field.name}"
 
 
-@pytest.mark.parametrize("preset", [presets.digits_mlp, presets.mnist_mlp, presets.cifar_cnn])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        presets.digits_mlp,
+        presets.mnist_mlp,
+        presets.cifar_cnn,
+        presets.cifar_resnet,
+        presets.cifar_vit,
+    ],
+)
 @pytest.mark.parametrize("variant", ["", "quick"])
 def test_presets_resolve(preset, variant):
     assert resolve(preset(variant)).train.num_epochs >= 1
+
+
+def test_random_labels_are_to_be_learned_without_explicit_regularization():
+    """What the recipe adds stays with the optimiser; the plain config's own fields come back."""
+    recipe = resolve(presets.cifar_resnet())
+    plain = resolve(presets.without_regularization(presets.cifar_resnet()))
+    assert recipe.augmentation != plain.augmentation == Config().augmentation
+    assert recipe.regularizer != plain.regularizer == Config().regularizer
+    assert recipe.train.label_smoothing > plain.train.label_smoothing == 0
+    assert plain.train.stop_at_train_accuracy == 1
+    assert plain.model == recipe.model
+    assert dataclasses.replace(plain.optimizer, decay_mask="kernels") == recipe.optimizer
 
 
 def test_an_unknown_variant_is_refused():
