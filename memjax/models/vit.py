@@ -51,8 +51,8 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Patches, learned positions, transformer blocks, LayerNorm, then a linear layer.
 
-    The blocks are no `scan`: unrolled, every layer's per-example norm is a ghost norm, and no
-    gradient is formed. [a scan would compile faster, and cost a gradient per example]
+    The blocks are written out, not scanned: that takes longer to compile, but per-example norms are
+    then ghost norms of every layer, and analyses see each layer by itself.
 
     Attributes:
         num_classes: width of the output.
