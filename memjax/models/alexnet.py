@@ -1,12 +1,14 @@
 """The paper's small AlexNet-style network for CIFAR-10."""
 
+from functools import partial
+
 import jax
 from flax import linen as nn
 
 from memjax.errors import InputError
 from memjax.models.convolution import METHODS, Conv, HasMethod, max_pool
 from memjax.models.mlp import kernel_initializer
-from memjax.models.normalization import batch_norm
+from memjax.models.normalization import PooledBatchNorm, batch_norm
 from memjax.training.regularizers import Regularizers, apply_hidden_regularizers
 
 
@@ -95,8 +97,15 @@ class AlexNet(HasMethod, nn.Module):
                 kernel_init=kernel_init,
                 name=f"Conv_{layer}",
             )(activations)
-            activations = batch_norm(self, activations, train, mask, f"BatchNorm_{layer}")
-            activations = hidden(_max_pool(activations, self.pool, train))
+            name = f"BatchNorm_{layer}"
+            if train:
+                pool = partial(max_pool, window=self.pool)
+                activations = PooledBatchNorm(name=name)(activations, pool, mask)
+            else:  # one operation each, which analyses know
+                window = self.pool, self.pool
+                activations = batch_norm(self, activations, train, mask, name)
+                activations = nn.max_pool(activations, window, strides=window)
+            activations = hidden(activations)
         activations = activations.reshape(activations.shape[0], -1)
         for layer, units in enumerate((384, 192), start=2):
             dense = nn.Dense(width(units), use_bias=False, kernel_init=kernel_init)
@@ -111,10 +120,3 @@ class AlexNet(HasMethod, nn.Module):
                 f" and pool={self.pool}, height and width must be at least"
                 f" {self.pool**2 + 2 * self.crop}"
             )
-
-
-def _max_pool(activations: jax.Array, window: int, train: bool) -> jax.Array:
-    """In inference as one operation, which analyses know; in training with a cheap gradient."""
-    if train:
-        return max_pool(activations, window)
-    return nn.max_pool(activations, (window, window), strides=(window, window))

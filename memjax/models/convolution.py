@@ -122,13 +122,13 @@ def _window_max_jvp(primals, tangents):
     (windows,), (tangent,) = primals, tangents
     window = windows.shape[2]
     best = windows[:, :, 0, :, 0]
-    index = jnp.zeros(best.shape, jnp.int32)
+    index = jnp.zeros(best.shape, jnp.int8 if window < 12 else jnp.int32)
     for position in range(1, window**2):
         value = windows[:, :, position // window, :, position % window]
         is_better = (value > best) | jnp.isnan(value)
         best = jnp.where(is_better, value, best)
-        index = jnp.where(is_better, position, index)
-    positions = jnp.arange(window**2).reshape(1, 1, window, 1, window, 1)
+        index = jnp.where(is_better, jnp.asarray(position, index.dtype), index)
+    positions = jnp.arange(window**2, dtype=index.dtype).reshape(1, 1, window, 1, window, 1)
     is_maximum = index[:, :, None, :, None] == positions
     return best, jnp.sum(jnp.where(is_maximum, tangent, 0), axis=(2, 4))
 

@@ -1,8 +1,10 @@
 """Normalisation layers that know of padding and keep running statistics constant in inference."""
 
 import math
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 NORMS = ("batch", "group")
@@ -41,6 +43,61 @@ def batch_norm(
         mutable=module.is_initializing(),
     )
     return constant(name=name)(activations, use_running_average=True)
+
+
+class PooledBatchNorm(nn.Module):
+    """BatchNorm in training, then max pooling: the same numbers, normalised after the pooling.
+
+    Normalising keeps the order of the values of a channel, or turns it round where the scale is
+    negative. So the pooling may come first, and the normalisation acts on what is left; with it a
+    large part of its backward pass goes as well. Variables are those of `nn.BatchNorm`.
+
+    Attributes:
+        epsilon: added to the variance, as flax does.
+    """
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self,
+        activations: jax.Array,
+        pool: Callable[[jax.Array], jax.Array],
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns the pooled, normalised activations.
+
+        Args:
+            activations: [n height width channels].
+            pool: the maximum over windows, channel by channel.
+            mask: bool [n], False for padding, which the statistics leave out.
+
+        Returns:
+            [n ... channels], as `pool` leaves them.
+        """
+        channels, dtype = activations.shape[-1:], activations.dtype
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        wide = activations.astype(jnp.promote_types(dtype, jnp.float32))
+        where = None if mask is None else mask.reshape(-1, 1, 1, 1)
+        mean = jnp.mean(wide, axis=(0, 1, 2), where=where)
+        square = jnp.mean(jnp.square(wide), axis=(0, 1, 2), where=where)
+        variance = jnp.maximum(square - jnp.square(mean), 0)
+        if not self.is_initializing():
+            keep = BATCH_NORM_MOMENTUM
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * variance
+        factor = scale * jax.lax.rsqrt(variance + self.epsilon)
+        shift = bias - mean * factor
+        sign = jnp.where(scale < 0, -1, 1)
+        pooled = pool(activations * _last(sign.astype(dtype))).astype(wide.dtype)
+        return (pooled * _last(sign * factor) + _last(shift)).astype(dtype)
+
+
+def _last(values: jax.Array) -> jax.Array:
+    return values.reshape(1, 1, 1, -1)
 
 
 def normalize(
