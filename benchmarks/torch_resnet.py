@@ -28,6 +28,7 @@ def memjax_losses(args: argparse.Namespace, images: np.ndarray, labels: np.ndarr
     from memjax import presets
     from memjax.config import resolve
     from memjax.data.batching import make_batches
+    from memjax.keys import tagged
     from memjax.training.setup import make_network, make_optimizer_of
     from memjax.training.state import TrainState, init_state
     from memjax.training.step import (
@@ -56,7 +57,7 @@ def memjax_losses(args: argparse.Namespace, images: np.ndarray, labels: np.ndarr
     step = jax.jit(make_train_step(network, optimizer))
     seen = jax.jit(
         lambda batch, key: standardize(
-            network, training_images(network, batch, jax.random.fold_in(key, 4))[0]
+            network, training_images(network, batch, tagged(key, "augmentation"))[0]
         )
     )
     losses, trained_on, seconds = [], [], []

@@ -6,13 +6,13 @@ import jax
 from flax import linen as nn
 
 from memjax.errors import InputError
-from memjax.models.convolution import METHODS, Conv, HasMethod, max_pool
+from memjax.models.convolution import METHODS, Conv, max_pool
 from memjax.models.mlp import kernel_initializer
 from memjax.models.normalization import PooledBatchNorm, batch_norm
 from memjax.training.regularizers import Regularizers, apply_hidden_regularizers
 
 
-class AlexNet(HasMethod, nn.Module):
+class AlexNet(nn.Module):
     """Crop, twice (Conv 200 5x5, BN, ReLU, MaxPool 3), twice (Dense, BN, ReLU), Dense.
 
     The dense layers have 384, 192 and `num_classes` units. Layers followed by BatchNorm have no
@@ -114,7 +114,12 @@ class AlexNet(HasMethod, nn.Module):
         return nn.Dense(self.num_classes, kernel_init=kernel_init)(activations)
 
     def _check_size(self, images: jax.Array) -> None:
-        if images.ndim != 4 or min(images.shape[1:3]) - 2 * self.crop < self.pool**2:
+        if images.ndim != 4:
+            raise InputError(
+                f"AlexNet: needs images [n height width channels], not {list(images.shape[1:])}; "
+                "features train an mlp"
+            )
+        if min(images.shape[1:3]) - 2 * self.crop < self.pool**2:
             raise InputError(
                 f"AlexNet: images of shape {images.shape[1:]} are too small: with crop={self.crop}"
                 f" and pool={self.pool}, height and width must be at least"

@@ -29,10 +29,6 @@ METHODS = ("auto", "lax", "patches", "fourier")
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
 
-class HasMethod:
-    """Marks a network whose field `method` is that of `convolution`."""
-
-
 def convolution(
     images: jax.Array,
     kernel: jax.Array,

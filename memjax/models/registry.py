@@ -18,6 +18,7 @@ from memjax.errors import InputError
 from memjax.models.alexnet import AlexNet
 from memjax.models.mlp import MLP
 from memjax.models.resnet import ResNet, WideResNet
+from memjax.models.source import imports_from_folder
 from memjax.models.vit import ViT
 from memjax.training.regularizers import Regularizers
 
@@ -151,7 +152,8 @@ def _import_file(path: Path):
     module = types.ModuleType(module_name)
     module.__file__ = str(path)
     sys.modules[module_name] = module
-    loader.exec_module(module)
+    with imports_from_folder(path):
+        loader.exec_module(module)
     return module
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memjax.errors import InputError
-from memjax.models.convolution import METHODS, Conv, HasMethod
+from memjax.models.convolution import METHODS, Conv
 from memjax.models.mlp import kernel_initializer
 from memjax.models.normalization import NORMS, normalize
 from memjax.training.regularizers import Regularizers, apply_hidden_regularizers
@@ -69,7 +69,7 @@ class WideBlock(_Block):
         return x + y
 
 
-class _Residual(HasMethod, nn.Module):
+class _Residual(nn.Module):
     """The fields of both networks, and their checks."""
 
     num_classes: int

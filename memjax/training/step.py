@@ -12,7 +12,8 @@ from memjax import config as config_lib
 from memjax.analysis.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.data.augmentation import augment, mixup
-from memjax.models.convolution import HasMethod
+from memjax.keys import tagged
+from memjax.models.convolution import METHODS
 from memjax.runtime.flops import count_flops
 from memjax.training.regularizers import Regularizers, apply_input_regularizers, is_off
 from memjax.training.state import TrainState, init_state
@@ -110,7 +111,9 @@ def for_inference(network: Network) -> Network:
 
     They are the fastest forward on CPU, and what analyses that look into the computation know.
     """
-    if not isinstance(network.model, HasMethod):
+    # A field `method` of a user's own network is not ours to change.
+    is_ours = type(network.model).__module__.startswith("memjax.models.")
+    if not is_ours or getattr(network.model, "method", None) not in METHODS:
         return network
     return network._replace(model=network.model.clone(method="lax"))
 
@@ -143,7 +146,8 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     adversarial = network.adversarial
 
     def forward(trained, frozen, images, targets, mask, key):
-        input_key, dropout_key, noise_key = jax.random.split(key, 3)
+        input_key = tagged(key, "input regularizers")
+        rngs = {use: tagged(key, use) for use in ("dropout", "noise")}
         images = standardize(network, images)
         images = apply_input_regularizers(input_key, images, network.regularizers)
         if network.compute_dtype != jnp.float32:
@@ -154,7 +158,7 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
             images,
             train=True,
             mask=mask,
-            rngs={"dropout": dropout_key, "noise": noise_key},
+            rngs=rngs,
             mutable=list(frozen),
         )
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -166,11 +170,11 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     def mixed_forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
         # The clean pass has the key of a step without adversarial training, and alone updates
         # the running statistics.
-        images, targets = training_images(network, batch, jax.random.fold_in(key, 4))
+        images, targets = training_images(network, batch, tagged(key, "augmentation"))
         loss, changed = forward(trained, frozen, images, targets, batch.mask, key)
         if is_off(adversarial.weight):
             return loss, changed
-        search_key, pass_key = jax.random.split(jax.random.fold_in(key, 3))
+        search_key, pass_key = tagged(key, "adversarial search"), tagged(key, "adversarial pass")
         samples = lass_samples(
             search_key, logits_fn, {"params": trained, **frozen}, images,
             adversarial.radius, adversarial.num_steps,
@@ -200,7 +204,7 @@ def training_images(network: Network, batch: Batch, key: jax.Array) -> tuple[jax
       key: of this step, for this use.
     """
     images, chosen = unit_pixels(batch.images), network.augmentation
-    image_key, mixup_key = jax.random.split(key)
+    image_key, mixup_key = tagged(key, "augmented images"), tagged(key, "mixup")
     images = augment(image_key, images, chosen.crop, chosen.flip, chosen.cutout, fill=network.mean)
     if is_off(chosen.mixup):
         return images, Targets(batch.labels)

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from memjax.data.augmentation import augment
+from memjax.keys import tagged
 from memjax.models.registry import build_model
 from memjax.training.regularizers import Regularizers
 from memjax.training.setup import init_states
@@ -76,8 +77,8 @@ def test_a_step_on_augmented_images_is_the_plain_step_on_those_images():
     key = jax.random.key(3)
     step = make_train_step(setup.network, setup.optimizer)
     found, _ = step(state, Batch(images, labels), key)
-    seen, _ = training_images(setup.network, Batch(images, labels), jax.random.fold_in(key, 4))
-    image_key, _ = jax.random.split(jax.random.fold_in(key, 4))
+    seen, _ = training_images(setup.network, Batch(images, labels), tagged(key, "augmentation"))
+    image_key = tagged(tagged(key, "augmentation"), "augmented images")
     np.testing.assert_array_equal(seen, augment(image_key, unit_pixels(images), 1, True))
     plain = small_setup()
     expected, _ = make_train_step(plain.network, plain.optimizer)(state, Batch(seen, labels), key)
