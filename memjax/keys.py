@@ -18,6 +18,7 @@ DRAWS_VERSION = 2
 USES = (
     *("init", "order", "step", "subset"),  # training.state
     *("input regularizers", "dropout", "noise", "other randomness"),  # training.step
+    *("augmentation", "augmented images", "mixup"),  # training.step
     *("adversarial search", "adversarial pass"),  # training.step
     *("input dropout", "input noise"),  # training.regularizers
     *("corrupted examples", "gaussian inputs", "labels", "pixels"),  # data.corruption

@@ -10,17 +10,33 @@ import pandas as pd
 
 from memjax.analysis.sensitivity import Sensitivity, loss_sensitivity, run_sgd
 from memjax.analysis.statistics import gini
+from memjax.config import flatten
 from memjax.data.batching import Batches, batch_rows, epoch_order
 from memjax.errors import InputError
 from memjax.loading import SplitArrays
 from memjax.models.adapters import FIXED
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
-from memjax.training.optimizers import make_schedule
+from memjax.training.optimizers import is_decayed, make_schedule
 from memjax.training.setup import abstract_states
 from memjax.training.state import member_keys
 
 MAX_TRAJECTORY_ERROR = 0.05
 MAX_CLASSES = 100
+
+# What makes an update another one than plain SGD on the images and labels.
+NOT_DIFFERENTIATED = (
+    "regularizer.dropout",
+    "regularizer.input_dropout",
+    "regularizer.input_noise",
+    "regularizer.hidden_noise",
+    "regularizer.adversarial_weight",
+    "augmentation.crop",
+    "augmentation.flip",
+    "augmentation.cutout",
+    "augmentation.mixup",
+    "train.label_smoothing",
+    "optimizer.clip_norm",
+)
 
 COLUMNS = {
     **EXAMPLE_COLUMNS,
@@ -67,12 +83,12 @@ def run_batches(context: Context, member: int) -> jax.Array:
 
 def _check(context: Context) -> None:
     config = context.run.config
-    names = ("dropout", "input_dropout", "input_noise", "hidden_noise", "adversarial_weight")
-    used = [name for name in names if getattr(config.regularizer, name)]
+    values = flatten(config.as_dict())
+    used = [name for name in NOT_DIFFERENTIATED if values[name]]
     if used:
         raise InputError(
-            f"pass sensitivity: the run has config.regularizer.{used[0]}, and an update is then no "
-            "function of the images alone that could be differentiated; it needs a run without"
+            f"pass sensitivity: the run has config.{used[0]}={values[used[0]]}, and the updates "
+            "that are differentiated know nothing of it; it needs a run without"
         )
     if config.optimizer.name != "sgd" or config.optimizer.nesterov:
         raise InputError(
@@ -148,7 +164,9 @@ def member_updates(context: Context, member: int) -> tuple[dict[str, Any], float
     schedule = make_schedule(
         config.optimizer, run.setup.batches.steps_per_epoch, config.train.num_epochs
     )
-    decay = config.regularizer.weight_decay
+    decay: Any = config.regularizer.weight_decay
+    if decay and config.optimizer.decay_mask == "kernels":
+        decay = jax.tree.map(lambda decays: decay * decays, is_decayed(start["params"]))
     updates = {
         "params": start,
         "images": arrays.images,

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from memjax import config as configuration
 from memjax.config import LARGEST, Config
+from memjax.data.augmentation import check_images
 from memjax.data.batching import Batches, make_batches
 from memjax.data.examples import Examples, corrupt_examples
 from memjax.data.sources import Dataset, load_dataset, moments
@@ -96,6 +97,10 @@ def prepare(
     if dataset is None:
         dataset = load_dataset(config.dataset)
     examples = corrupt_examples(config.corruption, dataset)
+    augmentation = config.augmentation
+    check_images(
+        examples.images.shape[1:], augmentation.crop, augmentation.flip, augmentation.cutout
+    )
     subset_size = member_size(config, len(examples.labels))
     mean, std = moments(dataset.train.images, config.dataset.standardize)
     network = make_network(config, examples.num_classes, mean, std)
@@ -151,7 +156,16 @@ def make_network(config: Config, num_classes: int, mean: Any, std: Any) -> Netwo
     )
     model = build_model(config.model.name, num_classes, regularizers, **config.model.fields)
     dtype = jnp.dtype(config.train.compute_dtype)
-    return Network(model, mean, std, regularizers, dtype, adversarial)
+    return Network(
+        model,
+        mean,
+        std,
+        regularizers,
+        dtype,
+        adversarial,
+        config.augmentation,
+        config.train.label_smoothing,
+    )
 
 
 def make_optimizer_of(config: Config, batches: Batches) -> optax.GradientTransformation:
