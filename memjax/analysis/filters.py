@@ -90,7 +90,7 @@ def first_layer_filters(
     return kernel.T.reshape(-1, height, width, channels)
 
 
-def first_layer(logits_fn: LogitsFn, params: Any, images: jax.Array) -> str | None:
+def first_layer(logits_fn: LogitsFn, params: Any, images: Any) -> str | None:
     """Returns the path of the kernel that meets the images first, as the trace of the model shows.
 
     Args:

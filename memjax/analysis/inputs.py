@@ -35,7 +35,7 @@ class Inputs(NamedTuple):
 
     params: Any
     images: jax.Array
-    labels: jax.Array | None
+    labels: Any
 
 
 class _Facts(NamedTuple):
@@ -51,7 +51,7 @@ def check_model(
     logits_fn: LogitsFn,
     params: Any,
     images: jax.Array,
-    labels: jax.Array | None = None,
+    labels: Any = None,
     *,
     example_loss: ExampleLoss = softmax_cross_entropy,
     by_params: bool = False,
