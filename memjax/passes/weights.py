@@ -15,6 +15,8 @@ from memjax.analysis.filters import (
 )
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.sharpness import hessian_eigenvalue, hessian_trace
+from memjax.errors import InputError
+from memjax.keys import tagged
 from memjax.passes.base import CHECKPOINT_COLUMNS, Context, Pass, as_lists
 
 NUM_TRACE_PROBES = 30
@@ -53,6 +55,9 @@ def _filters_of(context: Context, params: Any) -> jax.Array:
 
 
 def _check_filters(context: Context) -> None:
+    shape = context.run.setup.image_shape
+    if len(shape) != 3:
+        raise InputError(f"pass filters: is for images; this run has {shape[0]} features")
     params = context.member(context.run.member_params(context.steps[0]), 0)
     _filters_of(context, params)
 
@@ -98,7 +103,10 @@ def _sharpness(context: Context, step: int) -> pd.DataFrame:
                 "example_loss": _loss_unless_padding,
             }
             arguments = (context.run.logits_fn, params, images, jnp.asarray(labels))
-            eigen_key, trace_key = jax.random.split(jax.random.fold_in(context.key, member))
+            eigen_key, trace_key = (
+                jax.random.fold_in(tagged(context.key, use), member)
+                for use in ("eigenvalue", "trace")
+            )
             found = hessian_eigenvalue(eigen_key, *arguments, **settings)
             trace = hessian_trace(trace_key, *arguments, num_probes=NUM_TRACE_PROBES, **settings)
             scale = len(images) / count  # from the mean over the padded to that over the real

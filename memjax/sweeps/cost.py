@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from etils import epath
 
 from memjax.config import Config
+from memjax.corruption_kinds import parse_kinds
 from memjax.data.batching import make_batches
 from memjax.data.dataset import Dataset
-from memjax.data.examples import parse_kinds
 from memjax.sweeps.grouping import Group, num_examples
 from memjax.sweeps.memory import peak_bytes
 from memjax.sweeps.training import GroupRun, PointRun, chunk_size

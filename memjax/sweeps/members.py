@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from memjax.config import flatten
+from memjax.corruption_kinds import parse_kinds
 from memjax.data.dataset import Dataset, pixel_moments
-from memjax.data.examples import Examples, parse_kinds
+from memjax.data.examples import Examples
 from memjax.sweeps.program import Members, SharedImages
 from memjax.training.setup import Setup, member_subsets
 
@@ -30,7 +31,7 @@ def point_members(setup: Setup, traced: Sequence[str], with_noise: bool) -> Memb
     subsets = np.asarray(member_subsets(setup))
     rows = _positions(setup.dataset, examples).astype(np.int32)[subsets]
     is_corrupted = examples.is_corrupted[subsets]
-    is_noise = is_corrupted if uses_noise(setup) else np.zeros_like(is_corrupted)
+    is_noise = examples.is_chosen[subsets] if uses_noise(setup) else np.zeros_like(is_corrupted)
     flat = flatten(setup.config.as_dict())
     return Members(
         seeds=np.asarray(setup.seeds),

@@ -10,18 +10,27 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from memjax.config import Config
+from memjax.config import Config, comparable
 from memjax.data.sources import Dataset, load_dataset
 from memjax.errors import InputError, InUse
+from memjax.keys import DRAWS_VERSION
+from memjax.models.source import code_fingerprints
 from memjax.runtime.preemption import StopRequest, stop_request
-from memjax.runtime.workdir import claim, difference, read_json, write_json
+from memjax.runtime.workdir import (
+    claim,
+    difference,
+    has_config,
+    is_being_cleared,
+    read_json,
+    write_json,
+)
 from memjax.sweeps.cost import Cost, estimate, group_bytes
 from memjax.sweeps.grouping import Group, bounded, group_points, memory_budget, share
 from memjax.sweeps.points import Point, Sweep
 from memjax.sweeps.progress import SweepProgress
 from memjax.sweeps.table import assemble, failure_of, state_of, taken_names
 from memjax.sweeps.training import PointRun, train_group
-from memjax.training.setup import prepare
+from memjax.training.setup import prepare, source_fingerprint
 
 _MAX_CPU_DEVICES = 16  # each has a copy of the images
 
@@ -124,13 +133,15 @@ def make_plan(sweep: Sweep, task_index: int = 0, num_tasks: int = 1) -> Plan:
 
 def check_workdir(workdir: epath.Path, plan: Plan) -> None:
     """Raises InputError if a point's folder holds a run of another config."""
-    for point, config in zip(plan.points, plan.configs, strict=True):
-        path = workdir / "points" / point.name / "config.json"
-        if not path.exists():
+    for point, config, dataset in zip(plan.points, plan.configs, plan.datasets, strict=True):
+        folder = workdir / "points" / point.name
+        if is_being_cleared(folder) or not has_config(folder):
             continue
-        there = read_json(path).get("science", {})
-        there = {name: v for name, v in there.items() if not name.startswith("data.")}
-        found = difference(there, config.science())
+        there = comparable(read_json(folder / "config.json").get("science", {}))
+        there.pop("data.fingerprint", None)  # that of the corrupted examples
+        known = code_fingerprints(config.model.name) | {"draws.version": DRAWS_VERSION}
+        known |= source_fingerprint(config.dataset, dataset)
+        found = difference(there, config.science() | known)
         if found:
             raise InputError(
                 f"--workdir={workdir}: point {point.name!r} there is of another config ({found}); "

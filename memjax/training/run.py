@@ -9,7 +9,10 @@ import numpy as np
 from etils import epath
 
 import memjax
-from memjax.data.examples import examples_table
+from memjax.data.describe import derived_data, describe_data
+from memjax.data.examples import EXAMPLE_COLUMNS, examples_table
+from memjax.keys import DRAWS_VERSION
+from memjax.models.source import code_fingerprints, import_folder
 from memjax.reporting.curves import draw_curves
 from memjax.runtime.distributed import (
     check_same_on_all_processes,
@@ -23,21 +26,18 @@ from memjax.runtime.workdir import (
     check_same_run,
     claim,
     clear,
+    job,
     read_json,
+    was_begun_by_this_job,
     write_atomically,
     write_json,
 )
 from memjax.training.loop import train
-from memjax.training.setup import Setup, data_fingerprint
+from memjax.training.setup import Setup, data_fingerprint, source_fingerprint
 from memjax.training.step import step_flops
 
-EXAMPLE_COLUMNS = {
-    "split": "'train' or 'validation'",
-    "index": "position in the source's split",
-    "label": "the label trained on",
-    "true_label": "the label before corruption",
-    "is_corrupted": "whether the corruption touched this example",
-}
+# What stands in the science section of config.json and is no field of the config.
+DERIVED = ("data.", "code.", "draws.")
 
 
 def config_document(setup: Setup) -> dict[str, Any]:
@@ -46,9 +46,12 @@ def config_document(setup: Setup) -> dict[str, Any]:
         "mean": np.asarray(setup.network.mean).tolist(),
         "std": np.asarray(setup.network.std).tolist(),
     }
-    science = setup.config.science() | {"data.fingerprint": data_fingerprint(setup)}
+    science = setup.config.science() | code_fingerprints(setup.config.model.name)
+    science |= source_fingerprint(setup.config.dataset, setup.dataset)
+    science |= {"data.fingerprint": data_fingerprint(setup), "draws.version": DRAWS_VERSION}
     return {
         "memjax_version": memjax.__version__,
+        "job": job(),
         "science": science,
         "run": setup.config.without_science(),
         "derived": {
@@ -56,14 +59,16 @@ def config_document(setup: Setup) -> dict[str, Any]:
             "num_validation": len(setup.dataset.validation.labels),
             "num_classes": setup.examples.num_classes,
             "num_params": setup.num_params,
+            "import_folder": import_folder(setup.config.model.name),
             "steps_per_epoch": setup.batches.steps_per_epoch,
             **moments,
+            **derived_data(setup.dataset),
         },
     }
 
 
 def describe_setup(setup: Setup) -> str:
-    """Returns the line that a run starts with."""
+    """Returns the lines that a run starts with: what is trained, and on what data."""
     mesh, config = setup.mesh, setup.config
     device = mesh.devices.flat[0]
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -76,14 +81,15 @@ def describe_setup(setup: Setup) -> str:
         if corruption.kind == "none"
         else (f"{corruption.kind} {corruption.fraction:.0%}")
     )
-    return (
+    line = (
         f"memjax {memjax.__version__} | {mesh.size} {device.platform} device(s) ({axes}) | "
         f"{setup.dataset.name}: {len(setup.examples.labels):,} training, "
         f"{len(setup.dataset.validation.labels):,} validation examples, "
         f"{setup.examples.num_classes} classes | corruption {kind} | "
-        f"{config.model.name}: {setup.num_params:,} parameters{members} | "
+        f"{config.science()['model.name']}: {setup.num_params:,} parameters{members} | "
         f"{setup.batches.steps_per_epoch} steps an epoch, {config.train.num_epochs} epochs"
     )
+    return "\n".join([line, *describe_data(setup.dataset, setup.examples)])
 
 
 def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[str, Any]:
@@ -94,7 +100,8 @@ def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[
     Args:
       setup: from `memjax.training.setup.prepare`.
       workdir: the run folder; made if it is not there.
-      overwrite: deletes a run that is there instead of going on with it.
+      overwrite: deletes a run that is there instead of going on with it; once for each job, where
+        $MEMJAX_JOB names it.
 
     Returns:
       The summary, as in summary.json.
@@ -128,7 +135,7 @@ def _open(
 ) -> dict[str, Any] | None:
     """Claims the folder until `held` closes; returns the summary if the run is finished."""
     held.enter_context(claim(folder))
-    if overwrite:
+    if overwrite and not was_begun_by_this_job(folder):
         clear(folder)
     if not check_same_run(folder, document):
         write_json(folder / "config.json", document)

@@ -10,11 +10,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from memjax.config import Config
+from memjax import config as configuration
+from memjax.config import LARGEST, Config
 from memjax.data.batching import Batches, make_batches
 from memjax.data.examples import Examples, corrupt_examples
 from memjax.data.sources import Dataset, load_dataset, moments
 from memjax.errors import InputError
+from memjax.located import located
 from memjax.models.registry import build_model
 from memjax.runtime.mesh import data_devices, make_mesh, over_members, splits_images
 from memjax.training.members import map_members, shard_members
@@ -65,7 +67,7 @@ class Setup(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(height, width, channels)."""
+        """(height, width, channels), or (features,)."""
         return self.examples.images.shape[1:]
 
     @property
@@ -88,6 +90,7 @@ def prepare(
     Raises:
       InputError: for whatever can only be checked once the data are there.
     """
+    config = located(config)
     if dataset is None:
         dataset = load_dataset(config.dataset)
     examples = corrupt_examples(config.corruption, dataset)
@@ -98,6 +101,12 @@ def prepare(
         config.ensemble.size, config.run.num_devices, config.run.member_devices, devices
     )
     batches = make_batches(subset_size, config.train.batch_size, data_devices(mesh))
+    most = LARGEST // batches.steps_per_epoch
+    if config.train.num_epochs > most:
+        raise InputError(
+            f"config.train.num_epochs={config.train.num_epochs}: must be at most {most}: the last "
+            "step is an int32"
+        )
     optimizer = make_optimizer_of(config, batches)
     setup = Setup(config, dataset, examples, network, optimizer, batches, mesh, 1)
     size, platform = config.ensemble.size, mesh.devices.flat[0].platform
@@ -193,14 +202,33 @@ def member_subsets(setup: Setup) -> jax.Array:
 
 
 def data_fingerprint(setup: Setup) -> str:
-    """Returns 8 hex digits that differ when a pixel or a label does, corrupted or not."""
+    """Returns 8 hex digits that differ when a pixel, a label or a true label does."""
+    train, validation = setup.dataset.train, setup.dataset.validation
+    parts = [setup.examples.images, setup.examples.labels, validation.images, validation.labels]
+    # Known truth decides what counts as corrupted.
+    parts += [s.true_labels for s in (train, validation) if (s.labels != s.true_labels).any()]
+    return _checksum(*parts)
+
+
+def source_fingerprint(config: configuration.Dataset, dataset: Dataset) -> dict[str, str]:
+    """Returns the fingerprint of a user's own data before corruption, as config.json has it.
+
+    Args:
+      config: the `dataset` section. Data sets without a path are told by their names.
+      dataset: as loaded.
+
+    Returns:
+      {"data.source": 8 hex digits}, or nothing.
+    """
+    if not config.path:
+        return {}
+    train, validation = dataset.train, dataset.validation
+    parts = train.images, train.labels, validation.images, validation.labels
+    return {"data.source": _checksum(*parts)}
+
+
+def _checksum(*parts: np.ndarray) -> str:
     checksum = 0
-    validation = setup.dataset.validation
-    for part in (
-        setup.examples.images,
-        setup.examples.labels,
-        validation.images,
-        validation.labels,
-    ):
+    for part in parts:
         checksum = zlib.crc32(np.ascontiguousarray(part).data, checksum)
     return f"{checksum:08x}"
