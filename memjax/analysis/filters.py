@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._ghost.param_uses import find_param_uses
+from memjax.analysis._precision import widened
+from memjax.analysis.inputs import LogitsFn
 from memjax.errors import InputError
 
 
@@ -88,6 +91,38 @@ def first_layer_filters(
     return kernel.T.reshape(-1, height, width, channels)
 
 
+def first_layer(logits_fn: LogitsFn, params: Any, images: Any) -> str | None:
+    """Returns the path of the kernel that meets the images first, as the trace of the model shows.
+
+    Args:
+      logits_fn: `logits_fn(params, images [n ...]) -> logits [n classes]`.
+      params: pytree of arrays.
+      images: [n ...]; only their shape and dtype matter.
+
+    Returns:
+      What `first_layer_filters` takes as `layer`; None where the first layer may be one that is
+      computed from several leaves (a normalised kernel).
+
+    Raises:
+      InputError: the model has no kernel.
+
+    Example:
+      >>> def logits_fn(params, images):
+      ...     return jnp.tanh(images @ params["b"]) @ params["a"]
+      >>> first_layer(logits_fn, {"a": jnp.ones((5, 2)), "b": jnp.ones((3, 5))}, jnp.ones((1, 3)))
+      'b'
+    """
+    uses = find_param_uses(logits_fn, params, images)
+    if uses.other:
+        return None
+    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+    places = [(k.place, leaf) for leaf, kernels in uses.kernels.items() for k in kernels]
+    if not places:
+        raise InputError("params: no leaf is the kernel of a layer")
+    _, leaf = min(places)
+    return jax.tree_util.keystr(paths[leaf], simple=True, separator="/")
+
+
 @jax.jit
 def filter_quality(filters: jax.Array, cutoff: jax.Array | float = 0.25) -> FilterQuality:
     """Returns roughness, low-frequency share, spectral entropy and kurtosis of every filter.
@@ -117,7 +152,7 @@ def filter_quality(filters: jax.Array, cutoff: jax.Array | float = 0.25) -> Filt
             f"filters: shape {filters.shape}, must be [filters height width channels] with height "
             "or width above 1"
         )
-    filters = filters.astype(jnp.promote_types(filters.dtype, jnp.float32))
+    filters = widened(filters)
     pixels = (1, 2, 3)
     # Scaled by the largest weight first, so that no square under- or overflows.
     filters = filters / jnp.abs(filters).max(pixels, keepdims=True)
@@ -136,7 +171,7 @@ def filter_quality(filters: jax.Array, cutoff: jax.Array | float = 0.25) -> Filt
     second = jnp.where(second > (10 * jnp.finfo(second.dtype).eps) ** 2, second, jnp.nan)
     return FilterQuality(
         roughness=variation / jnp.sqrt(jnp.square(filters).mean(pixels)),
-        low_frequency_share=(power * is_low[None]).sum((1, 2)),
+        low_frequency_share=jnp.where(is_low[None], power, 0).sum((1, 2)),
         spectral_entropy=entropy,
         kurtosis=fourth / jnp.square(second) - 3,
     )

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from memjax.analysis import sensitivity_inputs as inputs
 from memjax.analysis import sensitivity_sweep as sgd
+from memjax.analysis.inputs import check_model
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.errors import InputError
 
@@ -114,6 +115,7 @@ def loss_sensitivity(
 
     Reference: Arpit et al. 2017, section 3.2; Maclaurin et al. 2015 for gradients through training.
     """
+    check_model(logits_fn, params, images, labels, example_loss=example_loss, by_params=True)
     program = inputs.make_program(logits_fn, example_loss, mesh)
     problem = inputs.check_run(
         program, params, images, labels, batches, learning_rate, momentum, weight_decay

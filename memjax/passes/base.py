@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from memjax.analysis.inputs import check_model
 from memjax.analysis.microbatch import over_devices, over_microbatches
 from memjax.errors import InputError
 from memjax.keys import tagged
@@ -115,7 +116,9 @@ class Pass:
       options: names of the `Options` fields that change its values.
       compute: (context, step) -> table; `step` is None for a pass over the whole run.
       per_checkpoint: whether `compute` is called once a checkpoint.
-      check: raises InputError for a run or options that the pass is not for.
+      check: raises InputError for a run or options that the pass is not for, from what they are
+        and what the network's trace shows, before anything is computed.
+      reads_logits: whether it is about what the network computes for single examples.
     """
 
     name: str
@@ -125,6 +128,13 @@ class Pass:
     compute: Callable[["Context", Any], pd.DataFrame]
     per_checkpoint: bool = True
     check: Callable[["Context"], None] = _suits_every_run
+    reads_logits: bool = True
+
+    def check_suits(self, context: "Context") -> None:
+        """Raises InputError for a run or options that the pass is not for."""
+        self.check(context)
+        if self.reads_logits:
+            context.check_network()
 
 
 class Part(NamedTuple):
@@ -216,6 +226,31 @@ class Context:
             **arrays.columns(),
         }
 
+    def check_network(self) -> None:
+        """Raises InputError where quantities of single examples do not exist for the network.
+
+        That is found out once, from the first checkpoint looked at.
+        """
+        if self._network_fault is not None:
+            raise self._network_fault
+
+    @functools.cached_property
+    def _network_fault(self) -> InputError | None:
+        params = self.member(self.run.member_params(self.steps[0]), self.members[0])
+        try:
+            for _, arrays in self.splits:
+                check_model(
+                    self.run.logits_fn,
+                    params,
+                    arrays.images,
+                    arrays.labels,
+                    by_params=True,
+                    one_device=False,
+                )
+        except InputError as error:
+            return error
+        return None
+
     @functools.cached_property
     def logits(self) -> Callable[[Any, jax.Array], jax.Array]:
         """(params of one member, images [n ...]) -> float32 [n classes], over all devices."""
@@ -265,7 +300,7 @@ class Context:
         counts = [part.rows.stop - part.rows.start for part in self.parts]
         split = np.repeat([part.split for part in self.parts], counts)
         columns = self.example_columns(step, member, split, self.examples)
-        arrays = {k: np.asarray(v) if isinstance(v, jax.Array) else v for k, v in values.items()}
+        arrays = {k: as_column(v) if isinstance(v, jax.Array) else v for k, v in values.items()}
         return pd.DataFrame(columns | arrays)
 
 
@@ -280,6 +315,13 @@ def _chosen_steps(run: Run, chosen: tuple[int, ...]) -> list[int]:
     return sorted(set(chosen)) or steps
 
 
+def as_column(values: jax.Array) -> np.ndarray:
+    """Returns an array of a type that a table knows: bfloat16 becomes float32."""
+    if jnp.issubdtype(values.dtype, jnp.floating):
+        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return np.asarray(values)
+
+
 def as_lists(values: jax.Array) -> list[np.ndarray]:
     """Returns [n ...] as n flat arrays, for a list column."""
-    return list(np.asarray(jnp.reshape(values, (values.shape[0], -1))))
+    return list(as_column(jnp.reshape(values, (values.shape[0], -1))))

@@ -69,7 +69,7 @@ def run_pass(
     Raises:
       InputError: for a table of another config or options, or a run that the pass is not for.
     """
-    analysis_pass.check(context)
+    analysis_pass.check_suits(context)
     wanted = identity(context, analysis_pass)
     keys: list[Any] = list(context.steps) if analysis_pass.per_checkpoint else [None]
     missing = on_main(lambda: _missing(context, analysis_pass, keys, wanted, overwrite))

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 
 from memjax.analysis.sensitivity import Sensitivity, loss_sensitivity, run_sgd
@@ -18,7 +19,8 @@ from memjax.models.adapters import FIXED
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 from memjax.training.optimizers import is_decayed, make_schedule
 from memjax.training.setup import abstract_states
-from memjax.training.state import member_keys
+from memjax.training.state import TrainState, member_keys
+from memjax.training.step import Batch, make_train_step
 
 MAX_TRAJECTORY_ERROR = 0.05
 MAX_CLASSES = 100
@@ -97,6 +99,12 @@ def _check(context: Context) -> None:
         )
     if config.train.compute_dtype != "float32":
         raise InputError("pass sensitivity: needs config.train.compute_dtype=float32")
+    if _draws_numbers(context):
+        raise InputError(
+            "pass sensitivity: the network draws random numbers in training (dropout, noise), and "
+            "an update is then no function of the images alone that could be differentiated; it "
+            "needs a network without"
+        )
     if context.run.steps[0] != 0 or last_step(context) == 0:
         raise InputError("pass sensitivity: needs the checkpoint of step 0 and a later one")
     if _has_batch_statistics(context) and not context.options.freeze_statistics:
@@ -105,6 +113,27 @@ def _check(context: Context) -> None:
             "--freeze_statistics measures it with the last checkpoint's statistics instead, along "
             "its own trajectory"
         )
+
+
+def _draws_numbers(context: Context) -> bool:
+    """Whether the training loss of some examples changes with the step's key."""
+    return bool(context.shared(_find_drawn_numbers))
+
+
+def _find_drawn_numbers(context: Context) -> bool:
+    optimizer = optax.sgd(0.0)
+    train_step = make_train_step(context.run.setup.network, optimizer)
+    params = context.member(context.run.member_params(context.run.steps[0]), 0)
+    arrays = member_examples(context, 0).at(slice(16))
+    batch = Batch(arrays.images, jnp.asarray(arrays.labels))
+
+    @jax.jit
+    def loss(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        state = TrainState(params, optimizer.init(params["params"]))
+        return train_step(state, batch, key)[1]["loss"]
+
+    first, *others = (np.asarray(loss(params, batch, jax.random.key(seed))) for seed in range(3))
+    return not all(np.array_equal(first, other, equal_nan=True) for other in others)
 
 
 def _check_by_class(context: Context) -> None:
