@@ -33,7 +33,7 @@ def _logit_bounds(logits_fn, params, lower, upper):
     )
 
 
-def _smallest_leads(logits_fn, refine_up_to, params, lower, upper, label):
+def _smallest_leads(logits_fn, refine_up_to, use_lines, params, lower, upper, label):
     """Returns, for one example, lower bounds of z_label - z_j over the box, for every j."""
     graph = Graph(logits_fn, params, lower)
     propagation = Propagation(graph, lower, upper, refine_up_to)
@@ -44,9 +44,10 @@ def _smallest_leads(logits_fn, refine_up_to, params, lower, upper, label):
 
     def lead(other):
         direction = (classes == label).astype(logits.lower.dtype) - (classes == other)
-        by_intervals, by_lines = (
-            propagation.smallest(graph.output, direction, use_lines) for use_lines in (False, True)
-        )
+        by_intervals = propagation.smallest(graph.output, direction, False)
+        if not use_lines:
+            return by_intervals
+        by_lines = propagation.smallest(graph.output, direction, True)
         return jnp.where(by_intervals > 0, by_intervals, by_lines)
 
     leads = jax.lax.map(lead, classes)
@@ -106,7 +107,7 @@ def interval_bounds(
     return jax.vmap(one)(lower, upper)
 
 
-@functools.partial(jax.jit, static_argnames=("logits_fn", "refine_up_to"))
+@functools.partial(jax.jit, static_argnames=("logits_fn", "refine_up_to", "use_lines"))
 def certified(
     logits_fn: LogitsFn,
     params: Any,
@@ -114,6 +115,8 @@ def certified(
     upper: jax.Array,
     labels: jax.Array,
     refine_up_to: int = 0,
+    *,
+    use_lines: bool = True,
 ) -> jax.Array:
     """Returns whether each box is certified to hold no image of another predicted class.
 
@@ -126,6 +129,8 @@ def certified(
       labels: [n], int, the predicted class of each box's image.
       refine_up_to: the inputs of ReLU layers of at most so many units are bounded backwards too,
         one by one: far tighter, at the cost of two backward passes a unit.
+      use_lines: whether to bound the logits' differences through ReLUs too, not only through the
+        network's affine end: tighter, at the cost of a backward pass a class.
 
     Returns:
       [n] bool. False is no statement: also where the network has a primitive that is not known
@@ -137,7 +142,7 @@ def certified(
       >>> certified(logits_fn, jnp.eye(2), images - 0.1, images + 0.1, jnp.array([0, 0])).tolist()
       [False, True]
     """
-    one = functools.partial(_smallest_leads, logits_fn, refine_up_to, params)
+    one = functools.partial(_smallest_leads, logits_fn, refine_up_to, use_lines, params)
     try:
         leads = jax.vmap(one)(lower, upper, labels)
     except UnknownPrimitive as error:

@@ -236,7 +236,7 @@ class Graph:
 
     def is_affine_in_image(self, variable: Any) -> bool:
         """Whether only affine equations lie between the image and a variable."""
-        return not self._is_between_image_and(variable, lambda equation: not self.is_affine(equation))
+        return not self._is_between_image_and(variable, lambda other: not self.is_affine(other))
 
     def is_narrowed(self, variable: Any) -> bool:
         """Whether a float of less than 32 bits lies between the image and a variable."""
@@ -270,8 +270,9 @@ class Graph:
         numerator, source = equation.invars[0], self._sources.get(equation.invars[1])
         while source is not None and source.primitive.name in ("broadcast_in_dim", "reshape"):
             source = self._sources.get(source.invars[0])
-        is_sum = source is not None and source.primitive.name == "reduce_sum"
-        return source if is_sum and source.invars[0] is numerator else None
+        if source is None or source.primitive.name != "reduce_sum":
+            return None
+        return source if source.invars[0] is numerator else None
 
     def refinable(self, refine_up_to: int) -> list:
         """Returns inputs of ReLUs, at most so large, that intervals alone do not bound exactly."""

@@ -47,6 +47,15 @@ class Operation(NamedTuple):
     shapes: tuple
 
 
+def _aval(atom: Any) -> Any:
+    return atom.aval
+
+
+def dtype_of(atom: Any) -> Any:
+    """Returns the dtype of a variable or literal."""
+    return _aval(atom).dtype
+
+
 def wide_dtype(dtype: Any) -> Any:
     """Returns the dtype in which bounds of a variable are computed."""
     is_real = jnp.issubdtype(dtype, jnp.floating)
@@ -59,8 +68,12 @@ def widened(value: Any) -> jax.Array:
     return array.astype(wide_dtype(array.dtype))
 
 
+def _default_precision() -> Any:
+    return getattr(jax.config, "jax_default_matmul_precision", None)
+
+
 def _factor_eps(equation: JaxprEqn) -> float:
-    precision = equation.params.get("precision") or jax.config.jax_default_matmul_precision
+    precision = equation.params.get("precision") or _default_precision()
     chosen = {precision} if not isinstance(precision, tuple) else set(precision)
     if chosen <= {lax.Precision.HIGHEST, "highest", "float32"}:
         return 0.0
@@ -70,9 +83,9 @@ def _factor_eps(equation: JaxprEqn) -> float:
 def operation(equation: JaxprEqn) -> Operation:
     """Returns an equation with its rounding."""
     name, params = equation.primitive.name, equation.params
-    dtype: Any = equation.outvars[0].aval.dtype
+    dtype = dtype_of(equation.outvars[0])
     atoms: Sequence[Any] = [*equation.invars, *equation.outvars]
-    infos = [jnp.finfo(atom.aval.dtype) for atom in atoms if is_float(atom)]
+    infos = [jnp.finfo(dtype_of(atom)) for atom in atoms if is_float(atom)]
     eps = max([float(info.eps) for info in infos], default=0.0)
     sum_eps = eps
     if name in _PRODUCTS:
@@ -83,10 +96,10 @@ def operation(equation: JaxprEqn) -> Operation:
     is_real = jnp.issubdtype(dtype, jnp.floating)
     info = jnp.finfo(dtype) if is_real else None
     tiny, largest = (float(info.tiny), float(info.max)) if info else (0.0, float("inf"))
-    if name == "reduce_precision" and params["exponent_bits"] < info.nexp:
+    if name == "reduce_precision" and params["exponent_bits"] < 8:
         highest = 2.0 ** (2 ** (params["exponent_bits"] - 1) - 1)
         tiny, largest = 4 / highest, min(largest, highest)
-    shapes = tuple(atom.aval.shape for atom in equation.invars)
+    shapes = tuple(aval.shape for aval in map(_aval, equation.invars))
     run = _wide_run(equation)
     return Operation(name, params, run, dtype, eps, sum_eps, tiny, largest, shapes)
 
@@ -99,7 +112,7 @@ def is_certain(equation: JaxprEqn) -> bool:
 def _wide_run(equation: JaxprEqn) -> Callable:
     """Returns the equation as a function of arrays in the dtypes of the bounds."""
     name, params, primitive = equation.primitive.name, dict(equation.params), equation.primitive
-    dtype = wide_dtype(equation.outvars[0].aval.dtype)
+    dtype = wide_dtype(dtype_of(equation.outvars[0]))
     if name == "convert_element_type":
         return lambda value: lax.convert_element_type(value, dtype)
     if name == "reduce_precision":

@@ -30,7 +30,13 @@ from memjax.analysis.interval_elementwise import (
     wave,
 )
 from memjax.analysis.interval_graph import STRUCTURAL
-from memjax.analysis.interval_rounding import Operation, is_certain, operation, widened
+from memjax.analysis.interval_rounding import (
+    Operation,
+    dtype_of,
+    is_certain,
+    operation,
+    widened,
+)
 from memjax.analysis.interval_sums import (
     add_up,
     largest_few,
@@ -122,7 +128,7 @@ def apply_rule(equation: JaxprEqn, values: list) -> list[Interval] | None:
 
 def _is_tiny_float(equation: JaxprEqn) -> bool:
     """Whether a float of 8 bits or fewer, whose overflow differs from all others', is in it."""
-    dtypes = [variable.aval.dtype for variable in equation.outvars]
+    dtypes = [dtype_of(variable) for variable in equation.outvars]
     return any(jnp.issubdtype(d, jnp.floating) and d.itemsize < 2 for d in dtypes)
 
 
@@ -136,6 +142,4 @@ def _settled(out: Interval) -> Interval:
     if not jnp.issubdtype(out.lower.dtype, jnp.floating):
         return out
     unknown = is_unknown(out)
-    return Interval(
-        jnp.where(unknown, jnp.nan, out.lower), jnp.where(unknown, jnp.nan, out.upper)
-    )
+    return Interval(jnp.where(unknown, jnp.nan, out.lower), jnp.where(unknown, jnp.nan, out.upper))

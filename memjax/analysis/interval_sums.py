@@ -112,8 +112,14 @@ def multiply_up(operation: Operation, values: list) -> Interval | None:
     if not jnp.issubdtype(operation.dtype, jnp.floating):
         return None
     most = operation.run(magnitude(value))
-    least = jnp.where((value.lower >= 0).all(), operation.run(jnp.maximum(value.lower, 0)), -most)
-    return widen(operation, least, most, 2 * num_terms(operation) + 4)
+    keeps_sign = (value.lower > 0) | (value.upper < 0)
+    smallest = jnp.minimum(jnp.abs(value.lower), jnp.abs(value.upper))
+    least = operation.run(jnp.where(keeps_sign, smallest, 0))
+    sign = operation.run(jnp.sign(value.lower))
+    bounds = [jnp.where(sign > 0, least, -most), jnp.where(sign < 0, -least, most)]
+    is_known = operation.run(keeps_sign.astype(most.dtype)) > 0
+    lower, upper = jnp.where(is_known, bounds[0], -most), jnp.where(is_known, bounds[1], most)
+    return widen(operation, lower, upper, 2 * num_terms(operation) + 4)
 
 
 def overwrite(operation: Operation, values: list) -> Interval | None:
@@ -122,9 +128,7 @@ def overwrite(operation: Operation, values: list) -> Interval | None:
     indices = values[1:2] if is_scatter else values[2:]
     if any(isinstance(place, Interval) for place in indices):
         return None
-    return Interval(
-        operation.run(*map(lower_of, values)), operation.run(*map(upper_of, values))
-    )
+    return Interval(operation.run(*map(lower_of, values)), operation.run(*map(upper_of, values)))
 
 
 def ordered(operation: Operation, values: list) -> Any:

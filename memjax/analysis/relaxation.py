@@ -15,7 +15,7 @@ from jax.extend.core import JaxprEqn
 
 from memjax.analysis.interval_elementwise import intersection, share_of_sum
 from memjax.analysis.interval_graph import Graph, read
-from memjax.analysis.interval_rounding import operation, wide_dtype
+from memjax.analysis.interval_rounding import dtype_of, operation, wide_dtype
 from memjax.analysis.interval_rules import apply_rule, arguments_of
 from memjax.analysis.interval_sums import num_terms, num_uses
 from memjax.analysis.interval_value import Interval, magnitude
@@ -176,6 +176,6 @@ def _sum_below(terms: jax.Array) -> jax.Array:
 
 def _described(equation: JaxprEqn) -> str:
     """Names a primitive, with its dtype where that may be the reason."""
-    dtype = str(equation.outvars[0].aval.dtype)
+    dtype = str(dtype_of(equation.outvars[0]))
     name = equation.primitive.name
     return name if dtype in ("float32", "float64") else f"{name} of {dtype}"

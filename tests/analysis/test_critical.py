@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from memjax.analysis.critical import (
     critical_bounds,
     critical_bounds_over_radii,
+    critical_radius,
     critical_sample_ratio,
     lass,
     pgd,
@@ -134,7 +135,8 @@ def test_the_definition_in_one_dimension_by_brute_force():
         np.testing.assert_array_equal(result.is_critical, expected)
     bounds = critical_bounds(jax.random.key(0), wave_fn, frequency, images, radius)
     np.testing.assert_array_equal(bounds.lower, expected)
-    assert bounds.upper.all()  # There is no rule for sin.
+    assert (bounds.lower <= bounds.upper).all()
+    assert bounds.upper.mean() < expected.mean() + 0.1
 
 
 def plain_lass(key, logits_fn, params, images, radius, max_steps):
@@ -304,13 +306,20 @@ def test_logits_of_one_class_are_refused():
         lass(jax.random.key(0), lambda params, images: images[:, :1], None, jnp.ones((2, 3)), 0.1)
 
 
-def test_an_unknown_primitive_makes_every_example_possibly_critical():
-    def sorted_fn(params, images):
-        return jnp.sort(mlp_fn(params, images), axis=-1)
+def test_an_unknown_primitive_makes_every_example_possibly_critical_and_is_named():
+    def digamma_fn(params, images):
+        return jax.scipy.special.digamma(10 + mlp_fn(params, images))
 
-    bounds = critical_bounds(jax.random.key(0), sorted_fn, mlp_params(0), make_images(1), 1e-3)
+    arguments = jax.random.key(0), digamma_fn, mlp_params(0), make_images(1)
+    bounds = critical_bounds(*arguments, 1e-6)
     assert bounds.upper.all()
-    assert not bounds.lower.any()  # Sorted logits always predict the last class.
+    assert not bounds.lower.all()
+    assert bounds.unknown == "digamma"
+    radius = critical_radius(*arguments)
+    assert radius.unknown == "digamma"
+    assert (radius.certified == 0).all()
+    assert np.isfinite(radius.found).any()
+    assert critical_bounds(jax.random.key(0), mlp_fn, *arguments[2:], 1e-6).unknown is None
 
 
 def exact_margin_distance(weights, bias, images, radius, clip):
