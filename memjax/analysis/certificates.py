@@ -1,7 +1,6 @@
 """Which boxes hold no other class: bounds by intervals, then by lines, the surest boxes first."""
 
 import functools
-import itertools
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from memjax.analysis.search import LogitsFn, Problem
 
 # How many boxes are tried before the next ones: fixed, so that microbatch_size changes no result.
 # Where a whole group of them fails, the less sure others would be work for nothing.
-_GROUPS = {"intervals": (256,), "lines": (16, 32, 64), "refined": (16, 32, 64)}
+_GROUPS = {"intervals": 256, "lines": 64, "refined": 32}
 
 
 @functools.partial(
@@ -66,9 +65,8 @@ def certify(
     lead = (ranked[:, -1] - ranked[:, -2]) / np.maximum(np.asarray(radii), 1e-30)
     order = order[np.argsort(-lead[order], kind="stable")]
     is_safe = np.zeros(num_examples + 1, bool)  # The last one is for padding.
-    sizes = itertools.chain(_GROUPS[method], itertools.repeat(_GROUPS[method][-1]))
+    size = -(-_GROUPS[method] // shards) * shards
     while order.size:
-        size = -(-next(sizes) // shards) * shards
         index = next(search.padded_batches(order, num_examples, size))
         order = order[size:]
         is_safe[index] = _certified_batch(

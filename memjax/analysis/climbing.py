@@ -97,4 +97,6 @@ def is_close(climb: Climb, share: float) -> np.ndarray:
     the way: a search further afield is only worth its time for them.
     """
     value, start = np.asarray(climb.value), np.asarray(climb.start_value)
-    return -value <= share * (value - start)
+    is_known = np.isfinite(value) & np.isfinite(start)
+    gain = np.subtract(value, start, where=is_known, out=np.zeros_like(value))
+    return is_known & (-value <= share * gain)

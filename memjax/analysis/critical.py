@@ -158,7 +158,7 @@ def critical_bounds_over_radii(
       num_starts: of PGD, 40 steps each, where they nearly succeeded.
       refine_up_to: ReLU layers of at most so many units are bounded unit by unit where intervals do
         not suffice, two backward passes a unit, for the most confident examples first and until
-        a group of at most 64 gains nothing; 0: never.
+        a group of 32 gains nothing; 0: never.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
       microbatch_size: how many examples advance at once; changes no result.
       search_logits_fn: the same network computed another way, equal to rounding, for the searches,
@@ -240,7 +240,7 @@ def critical_bounds(
       num_starts: of PGD, 40 steps each, where they nearly succeeded.
       refine_up_to: ReLU layers of at most so many units are bounded unit by unit where intervals do
         not suffice, two backward passes a unit, for the most confident examples first and until
-        a group of at most 64 gains nothing; 0: never.
+        a group of 32 gains nothing; 0: never.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
       microbatch_size: how many examples advance at once; changes no result.
 
@@ -264,17 +264,28 @@ def critical_bounds(
     return Bounds(bounds.lower[0], bounds.upper[0], bounds.unknown)
 
 
-def critical_sample_ratio(is_critical: jax.Array) -> jax.Array:
+def critical_sample_ratio(
+    is_critical: jax.Array, radius: jax.typing.ArrayLike | None = None
+) -> jax.Array:
     """Returns the critical sample ratio (CSR), the share of critical points.
 
     Args:
-      is_critical: [... n] bool, as found by a search, or a bound.
+      is_critical: [... n] bool, as found by a search, or a bound; where `radius` is given, the
+        distances to the nearest critical point, [n] float, as `critical_radius` gives them.
+      radius: the max-norm radius, or radii [k], at which to read off the CSR.
 
     Returns:
-      [...] float32, in [0, 1].
+      [...] float32, in [0, 1]; the shape of `radius` where it is given. Of found distances it is a
+      lower bound of the CSR, of certified ones an upper one.
 
     Example:
       >>> critical_sample_ratio(jnp.array([True, False, False, False])).item()
       0.25
+      >>> found = jnp.array([0.01, 0.02, 0.3, jnp.inf])
+      >>> critical_sample_ratio(found, jnp.array([0.0, 0.02, 1.0])).tolist()
+      [0.0, 0.5, 0.75]
     """
-    return jnp.asarray(is_critical).mean(-1, dtype=jnp.float32)
+    values = jnp.asarray(is_critical)
+    if radius is not None:
+        values = values <= jnp.asarray(radius, values.dtype)[..., None]
+    return values.mean(-1, dtype=jnp.float32)

@@ -19,7 +19,7 @@ from memjax.errors import InputError
 
 _CLIMB_STEPS, _PGD_STEPS, _NUM_TARGETS = 30, 40, 3
 _ROUNDS, _POLISHING_ROUNDS = 14, 4
-_HALVINGS = 20
+_HALVINGS = 26
 # What a search must win to go on: the brackets' ratio, and the last rounds' gain.
 _CLOSED, _GAIN = 1.02, 0.995
 _INTERVAL_ROUNDS, _LINE_ROUNDS = 12, 6
@@ -39,8 +39,8 @@ class CriticalRadius(NamedTuple):
     unknown: str | None = None
 
 
-@functools.partial(jax.jit, static_argnames=("logits_fn", "sharding", "clip"))
-def _nearest_on_path(logits_fn, sharding, clip, params, problem, points, index):
+@functools.partial(jax.jit, static_argnames=("logits_fn", "sharding"))
+def _nearest_on_path(logits_fn, sharding, params, problem, points, index):
     """Pulls points towards their images, as far as the class stays another one.
 
     The path is the image plus the difference, cut to [-t, t]: of a corner, the smaller corners.
@@ -52,8 +52,9 @@ def _nearest_on_path(logits_fn, sharding, clip, params, problem, points, index):
 
     def cut(t):
         t = t.reshape(-1, *[1] * (images.ndim - 1))
+        # Between image and point, whatever rounding does: within the valid range as they are.
         moved = images + jnp.clip(points - images, -t, t)
-        return moved if clip is None else jnp.clip(moved, clip[0], clip[1])
+        return jnp.clip(moved, jnp.minimum(images, points), jnp.maximum(images, points))
 
     def halve(_, bracket):
         low, high = bracket
@@ -92,7 +93,7 @@ class _Finder:
         size = search.batch_sizes(self._microbatch_size, shards, hits.size)[0]
         for index in search.padded_batches(hits, num_examples, size):
             _, distances = _nearest_on_path(
-                self._logits_fn, sharding, problem.clip, self._params,
+                self._logits_fn, sharding, self._params,
                 problem._replace(radius=0.0, clip=None), result.adversarial, index,
             )  # fmt: skip
             is_real = index < num_examples
@@ -151,8 +152,8 @@ def _find(key, logits_fns, params, problem, max_radius, num_starts, microbatch_s
         failed = np.where(is_open & ~gained, np.maximum(failed, radii), failed)
         known = np.isfinite(finder.found)
         is_open &= ~(known & (finder.found <= _CLOSED * failed)) & ~(failed >= max_radius)
-        between = np.sqrt(failed * np.where(known, finder.found, 0))
-        shrunk = np.where(failed > 0, between, 0.8 * np.where(known, finder.found, 0))
+        nearest = np.where(known, finder.found, 0.0)
+        shrunk = np.where(failed > 0, np.sqrt(failed * nearest), 0.8 * nearest)
         radii = np.where(known, shrunk, np.minimum(3 * failed, max_radius))
         if not is_open.any():
             break
@@ -176,11 +177,13 @@ def _find(key, logits_fns, params, problem, max_radius, num_starts, microbatch_s
     return finder.found
 
 
-def _bisect_certificates(logits_fn, params, problem, low, high, method, rounds, refine_up_to):
+def _bisect_certificates(
+    logits_fn, params, problem, low, high, method, rounds, refine_up_to=0, until=1.03
+):
     """Returns certified radii [n], at least `low`, below `high`."""
     low, high = low.copy(), high.copy()
     for _ in range(rounds):
-        is_open = (high > 1.03 * low) & (high > 1e-9)
+        is_open = (high > until * low) & (high > 1e-9)
         if not is_open.any():
             break
         radii = np.where(low > 0, np.sqrt(low * high), high / 4)
@@ -195,19 +198,18 @@ def _bisect_certificates(logits_fn, params, problem, low, high, method, rounds, 
 def _certify(logits_fn, params, problem, highest, refine_up_to, is_affine):
     """Returns certified radii [n], at most `highest` [n]."""
     low = np.zeros_like(highest)
+    bisect = functools.partial(_bisect_certificates, logits_fn, params, problem)
     if is_affine:
-        for slack in (0.0, *(1e-6 * 4.0 ** np.arange(8))):
+        for slack in 1e-6 * 4.0 ** np.arange(8):
             radii = highest * (1 - slack)
             candidates = (low == 0) & (radii > 0)
             is_safe = certify(
                 logits_fn, params, problem, radii, candidates, "intervals", stop_early=False
             )
             low = np.where(candidates & is_safe, radii, low)
-    bisect = functools.partial(_bisect_certificates, logits_fn, params, problem)
-    low = np.maximum(low, bisect(low, highest, "intervals", _INTERVAL_ROUNDS, 0))
-    if is_affine:
-        return low
-    low = bisect(low, highest, "lines", _LINE_ROUNDS, 0)
+        return bisect(low, highest, "intervals", _INTERVAL_ROUNDS, until=1.0003)
+    low = bisect(low, highest, "intervals", _INTERVAL_ROUNDS)
+    low = bisect(low, highest, "lines", _LINE_ROUNDS)
     if refine_up_to and interval.is_refinable(logits_fn, params, problem.images, refine_up_to):
         low = bisect(low, highest, "refined", _LINE_ROUNDS, refine_up_to)
     return low
@@ -220,7 +222,7 @@ def critical_radius(
     images: jax.Array,
     max_radius: float = 1.0,
     *,
-    num_starts: int = 2,
+    num_starts: int = 4,
     refine_up_to: int = 512,
     clip: tuple[float, float] | None = None,
     microbatch_size: int = 512,

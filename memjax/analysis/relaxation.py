@@ -141,8 +141,9 @@ class Propagation:
 
         offset, pull_back = jax.vjp(run, *zeros)
         own_eps = float(jnp.finfo(coefficient.dtype).eps)
-        eps = (num_terms(current) + 4) * current.sum_eps + 4 * current.eps
-        eps += (num_terms(current) + num_uses(current) + 8) * own_eps
+        # A sum of k terms is off by k eps / 2, in the network and in what is pulled back.
+        eps = (num_terms(current) / 2 + 4) * current.sum_eps + 4 * current.eps
+        eps += (num_uses(current) / 2 + 4) * own_eps
         sizes = jnp.abs(coefficient)
         error = eps * _weighted(sizes, self._scales[equation.outvars[0]]).sum()
         error += (num_terms(current) + 1) * current.tiny * sizes.sum()
