@@ -15,7 +15,7 @@ from memjax.analysis.attacks import PGD, margin_objective
 from memjax.analysis.search import Attack
 
 # The step, in half widths of the box, halves from the first to the last of these, then it gives up.
-_FIRST_STEP, _LAST_STEP = 2.0, 0.1
+_FIRST_STEP, _LAST_STEP = 2.0, 0.2
 
 
 class Climb(NamedTuple):

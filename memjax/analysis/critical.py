@@ -41,7 +41,7 @@ _PGD_STEPS = 40
 _CLIMB_STEPS = 30
 _NUM_TARGETS = 3
 # A second search is for those that the first one moved most of the way to another class.
-_CLOSE, _CLOSEST = 0.5, 0.15
+_CLOSE, _CLOSEST = 0.25, 0.08
 
 
 class Bounds(NamedTuple):

@@ -508,5 +508,5 @@ def test_the_ratio_at_a_radius_is_the_distribution_of_distances():
 
 def test_a_largest_radius_of_no_use_is_named():
     for radius in (0.0, -1.0, float("inf"), float("nan")):
-        with pytest.raises(InputError, match="^max_radius: "):
+        with pytest.raises(InputError, match=r"^max_radius: "):
             critical_radius(jax.random.key(0), mlp_fn, mlp_params(0), make_images(0, 3), radius)
