@@ -80,13 +80,18 @@ def _factor_eps(equation: JaxprEqn) -> float:
     return _FACTOR_EPS.get(jax.default_backend(), 2.0**-7)
 
 
+def _relative_rounding(dtype: Any) -> float:
+    """Returns a unit of rounding: eps, of a narrow dtype half of it, to which it rounds exactly."""
+    eps = float(jnp.finfo(dtype).eps)
+    return eps if jnp.dtype(dtype).itemsize >= 4 else eps / 2 + 32 * float(jnp.finfo("float32").eps)
+
+
 def operation(equation: JaxprEqn) -> Operation:
     """Returns an equation with its rounding."""
     name, params = equation.primitive.name, equation.params
     dtype = dtype_of(equation.outvars[0])
     atoms: Sequence[Any] = [*equation.invars, *equation.outvars]
-    infos = [jnp.finfo(dtype_of(atom)) for atom in atoms if is_float(atom)]
-    eps = max([float(info.eps) for info in infos], default=0.0)
+    eps = max([_relative_rounding(dtype_of(atom)) for atom in atoms if is_float(atom)], default=0.0)
     sum_eps = eps
     if name in _PRODUCTS:
         sum_eps = float(jnp.finfo(wide_dtype(dtype)).eps) if is_float(equation.outvars[0]) else 0.0

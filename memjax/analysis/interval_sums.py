@@ -66,7 +66,8 @@ def multilinear(operation: Operation, values: list) -> Interval | None:
     terms = num_terms(operation)
     # The sum's rounding, and that of the factors where they are narrow.
     factors = operation.eps if operation.eps > operation.sum_eps else 0.0
-    relative = operation.sum_eps * (terms + 4) + 2 * factors
+    is_narrow = jnp.dtype(operation.dtype).itemsize < 4
+    relative = operation.sum_eps * (terms + 4) + (1 if is_narrow else 2) * factors
     (first, spread), (second, second_spread) = map(center, values)
     run = operation.run
     if isinstance(values[0], Interval):

@@ -63,6 +63,8 @@ def widen(operation: Operation, lower: jax.Array, upper: jax.Array, units: Any) 
     """Returns bounds moved outwards by so many units of rounding."""
     if (isinstance(units, int) and units == 0) or not jnp.issubdtype(lower.dtype, jnp.floating):
         return Interval(lower, upper)
+    if operation.eps > 1e-4:  # Computed in float32, and then rounded once.
+        units = 1 if isinstance(units, int) and units <= 2 else jnp.minimum(units, 2)
     relative, absolute = operation.eps * units, operation.tiny
 
     def slack(bound: jax.Array) -> jax.Array:

@@ -142,7 +142,9 @@ class Propagation:
         offset, pull_back = jax.vjp(run, *zeros)
         own_eps = float(jnp.finfo(coefficient.dtype).eps)
         # A sum of k terms is off by k eps / 2, in the network and in what is pulled back.
-        eps = (num_terms(current) / 2 + 4) * current.sum_eps + 4 * current.eps
+        eps = (num_terms(current) / 2 + 4) * current.sum_eps + (
+            2 if current.eps > 1e-4 else 4
+        ) * current.eps
         eps += (num_uses(current) / 2 + 4) * own_eps
         sizes = jnp.abs(coefficient)
         error = eps * _weighted(sizes, self._scales[equation.outvars[0]]).sum()

@@ -484,3 +484,29 @@ def test_each_operation_stays_within_its_bounds_and_they_are_no_wider_than_neede
             closed = (high - low)[~is_open] / np.broadcast_to(scale, low.shape)[~is_open]
             assert np.median(closed) < (0.2 if narrow else 1e-4)
             assert is_open.mean() < 0.1
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_certificates_of_narrow_networks_hold_for_what_they_compute(dtype):
+    def logits_fn(params, images):
+        hidden = images.astype(dtype)
+        for weights in params[:-1]:
+            hidden = jax.nn.relu(hidden @ weights.astype(dtype))
+        return hidden @ params[-1].astype(dtype)
+
+    generator = np.random.default_rng(0)
+    shapes = (30, 40), (40, 40), (40, 5)
+    params = [jnp.asarray(generator.normal(size=s) / np.sqrt(s[0]), jnp.float32) for s in shapes]
+    images = jnp.asarray(generator.uniform(size=(80, 30)), jnp.bfloat16)
+    radius = jnp.asarray(2.0**-9, jnp.bfloat16)
+    lower, upper = images - radius, images + radius
+    predict = jax.jit(logits_fn)
+    labels = predict(params, images).argmax(-1)
+    bounds = interval_bounds(logits_fn, params, lower, upper)
+    is_safe = certified(logits_fn, params, lower, upper, labels)
+    assert 0 < is_safe.sum() < 80
+    for seed in range(6):
+        share = jax.random.bernoulli(jax.random.key(seed), shape=images.shape)
+        logits = predict(params, jnp.where(share, upper, lower))
+        assert ((bounds.lower <= logits) & (logits <= bounds.upper)).all()
+        assert not (is_safe & (logits.argmax(-1) != labels)).any()
