@@ -24,7 +24,7 @@ USES = (
     *("corrupted examples", "gaussian inputs", "labels", "pixels"),  # data.corruption
     "analysis",  # passes.base
     *("critical", "difficulty", "eigenvalue", "trace"),  # passes
-    *("lass", "pgd"),  # analysis.critical
+    *("lass", "pgd", "climb"),  # analysis.critical
 )
 
 
