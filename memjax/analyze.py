@@ -36,6 +36,9 @@ flags.DEFINE_bool("include_direct", True, "sensitivity: count an example's own l
 flags.DEFINE_bool("freeze_statistics", False, "sensitivity: allow BatchNorm, statistics frozen.")
 flags.DEFINE_integer("ntk_examples", 100, "ntk: training examples in its block.")
 flags.DEFINE_integer("spectrum_examples", 1000, "jacobian_spectrum: examples of each split.")
+flags.DEFINE_string("queries", "misclassified", "attribution: or random:COUNT, or positions.")
+flags.DEFINE_string("measure", "loss", "attribution: loss or margin.")
+flags.DEFINE_bool("validate", False, "attribution: compare with 200 trainings without examples.")
 flags.DEFINE_integer("microbatch_size", 0, "Examples at once; 0: as fits. Changes memory only.")
 flags.DEFINE_integer("num_devices", 0, "Devices to use; 0: all.")
 flags.DEFINE_integer("seed", 0, "Of searches and random starts.")
@@ -161,6 +164,8 @@ def main() -> None:
                 with _progress(each.name, is_main_process()) as on_step:
                     table = run_pass(context, each, FLAGS.overwrite, on_step)
                 said = f"{len(table):>9,} rows  {table_path(context, each)}"
+                if each.draw and is_main_process() and len(table):
+                    said += f", {each.draw(context, table)}"
             except InputError as error:  # of many passes the others go on
                 if FLAGS.passes != ["all"]:
                     raise

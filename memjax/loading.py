@@ -237,6 +237,46 @@ class Run:
             raise InputError(f"table {name!r}: not in {path.parent}; has: {self.tables}")
         return read_table(path)
 
+    def attribution(self, query: Any, member: int = 0, measure: str = "loss") -> pd.DataFrame:
+        """Returns what every training example did to one or several validation examples.
+
+        Prints whether it can be trusted, from a few trainings without random examples.
+
+        Args:
+          query: a position in the validation source's split, or several.
+          member: 0 to num_members - 1.
+          measure: 'loss' or 'margin'.
+
+        Returns:
+          A row for each query and training example, as of the pass `attribution`; rank 0 helped
+          most.
+
+        Raises:
+          InputError: as the pass.
+        """
+        from memjax.passes.attribution import attribute
+
+        return attribute(self, query, member, measure)
+
+    def predict_removal(self, indices: Any, **options: Any) -> pd.DataFrame:
+        """Returns what training without some examples would make of validation examples.
+
+        Args:
+          indices: positions of training examples in the source's split.
+          **options: `queries` as of the pass `attribution` ('misclassified'), `member` (0),
+            `measure` ('loss'), `validate=True` to train again without them as well.
+
+        Returns:
+          A row a query: its measure now, predicted, predicted_change, and with `validate` also
+          retrained and change.
+
+        Raises:
+          InputError: as the pass, or no such training example.
+        """
+        from memjax.passes.attribution import predict_removal
+
+        return predict_removal(self, indices, **options)
+
 
 def load_run(workdir: epath.PathLike, **overrides: Any) -> Run:
     """Opens a run folder.

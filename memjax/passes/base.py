@@ -60,6 +60,10 @@ class Options:
       freeze_statistics: for `sensitivity` of a network with BatchNorm: allow frozen statistics.
       ntk_examples: for `ntk`: the first so many training examples, each with each.
       spectrum_examples: for `jacobian_spectrum`: the first so many examples of each split.
+      queries: for `attribution`: 'misclassified', 'random:COUNT', or positions of validation
+        examples, separated by commas.
+      measure: for `attribution`: 'loss' or 'margin' of the queries.
+      validate: for `attribution`: compare with many retrainings.
       microbatch_size: examples at once; changes memory and rounding only. 0 is as fits.
       seed: of the searches and random starts.
     """
@@ -78,6 +82,9 @@ class Options:
     freeze_statistics: bool = False
     ntk_examples: int = 100
     spectrum_examples: int = 1000
+    queries: str = "misclassified"
+    measure: str = "loss"
+    validate: bool = False
     microbatch_size: int = 0
     seed: int = 0
 
@@ -90,6 +97,7 @@ class Options:
         self._require("splits", set(self.splits) <= set(splits) and bool(self.splits), splits)
         self._require("norm_order", self.norm_order in (1, 2, math.inf), ("1", "2", "inf"))
         self._require("radius_units", self.radius_units in RADIUS_UNITS, RADIUS_UNITS)
+        self._require("measure", self.measure in ("loss", "margin"), ("loss", "margin"))
         in_range = [0 <= radius < math.inf for radius in self.radii]
         self._require("radii", all(in_range) and bool(in_range), "numbers of at least 0")
 
@@ -105,6 +113,11 @@ def _suits_every_run(context: "Context") -> None:
     del context
 
 
+def _whole_run(context: "Context") -> list[Any]:
+    del context
+    return [None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Pass:
     """One analysis pass.
@@ -116,9 +129,12 @@ class Pass:
       options: names of the `Options` fields that change its values.
       compute: (context, step) -> table; `step` is None for a pass over the whole run.
       per_checkpoint: whether `compute` is called once a checkpoint.
+      parts: of another pass, the names that `compute` is called with instead of a step, so that it
+        can be resumed; None alone is the whole run at once.
       check: raises InputError for a run or options that the pass is not for, from what they are
         and what the network's trace shows, before anything is computed.
       reads_logits: whether it is about what the network computes for single examples.
+      draw: (context, table) -> path of the picture that it wrote, for a pass that has one.
     """
 
     name: str
@@ -129,6 +145,8 @@ class Pass:
     per_checkpoint: bool = True
     check: Callable[["Context"], None] = _suits_every_run
     reads_logits: bool = True
+    parts: Callable[["Context"], list[Any]] = _whole_run
+    draw: Callable[["Context", pd.DataFrame], Any] | None = None
 
     def check_suits(self, context: "Context") -> None:
         """Raises InputError for a run or options that the pass is not for."""
