@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from memjax.config import Config, nearest, resolve
+from memjax.config import Config, nearest, resolve, with_values
 from memjax.errors import InputError
-from memjax.sweeps.grouping import with_values
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
 
