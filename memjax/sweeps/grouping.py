@@ -5,14 +5,12 @@ takes as an argument, member by member.
 """
 
 import collections
-import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from memjax.config import Config, flatten

@@ -1,7 +1,7 @@
 """dynamics/: of every logged evaluation each example's loss, margin and prediction, in Parquet.
 
-A part an event, named by its step, written by a thread while training goes on. A run that is resumed
-drops the parts after the step it goes on from, and writes the same bytes again.
+A part an event, named by its step, written by a thread while training goes on. A resumed run drops
+the parts after the step that it goes on from, and writes the same bytes again.
 """
 
 import concurrent.futures
@@ -61,16 +61,13 @@ def describe(config: Config, num_bytes: int) -> str:
 
     Example:
       >>> describe(Config(), 3 << 30)
-      'dynamics: not recorded, up to 3.00 GiB is above the limit of 1 GiB (train.record_dynamics=on)'
+      'dynamics: not recorded: up to 3.00 GiB, limit 1 GiB (config.train.record_dynamics)'
     """
     size = f"{num_bytes / 2**30:.2f} GiB" if num_bytes >> 30 else f"{num_bytes / 2**20:.1f} MiB"
-    if records(config, num_bytes):
-        return f"dynamics: recorded, up to {size} (config.train.record_dynamics=off leaves them out)"
-    if config.train.record_dynamics == "off":
-        return "dynamics: not recorded"
+    negation = "" if records(config, num_bytes) else "not "
+    limit = f"{LIMIT_BYTES / 2**30:g} GiB"
     return (
-        f"dynamics: not recorded, up to {size} is above the limit of 1 GiB "
-        "(train.record_dynamics=on)"
+        f"dynamics: {negation}recorded: up to {size}, limit {limit} (config.train.record_dynamics)"
     )
 
 
@@ -210,9 +207,7 @@ def read_dynamics(workdir: epath.Path, columns: Iterable[str] = COLUMNS) -> pd.D
         try:
             with path.open("rb") as file:
                 tables.append(
-                    pq.read_table(
-                        file, columns=list(columns), page_checksum_verification=True
-                    )
+                    pq.read_table(file, columns=list(columns), page_checksum_verification=True)
                 )
         except (pa.ArrowException, OSError, ValueError) as error:
             words = " ".join(str(error).split())[:200]

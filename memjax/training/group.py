@@ -151,7 +151,7 @@ class Group:
           None if it was stopped; else what is logged, float64 [members], nan for those that are not
           alive, and outcomes by split, numpy arrays [members n].
         """
-        found = {}
+        found: dict[str, Any] = {}
         for name, evaluation in self._evaluations.items():
             outcomes = evaluation.run(self, stopped)
             if outcomes is None:

@@ -1,4 +1,4 @@
-"""The loop of a group: train to the next event, evaluate, log, save, and go on exactly after a kill.
+"""The loop of a group: train to the next event, evaluate, log, save; after a kill go on exactly.
 
 An event is a step at which something is logged or saved. At each one the logs are written before
 the checkpoint, so that a checkpoint's run folder always has what was logged up to its step. Members
@@ -9,7 +9,7 @@ import bisect
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -294,7 +294,7 @@ class _Loop:
         if request:
             self._save_for_resume(step)
 
-    def _interrupt(self, step: int, signal_number: int = 0) -> None:
+    def _interrupt(self, step: int, signal_number: int = 0) -> NoReturn:
         self._save_for_resume(step)
         raise Interrupted(step, 128 + (signal_number or self.stop.on_any_process()))
 

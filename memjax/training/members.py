@@ -160,9 +160,7 @@ def member_examples(
         key = jax.random.key(member.noise_seeds)
 
         def draw(position: jax.Array) -> jax.Array:
-            return gaussian_image(
-                key, position, images.shape[1:], data.noise_mean, data.noise_std
-            )
+            return gaussian_image(key, position, images.shape[1:], data.noise_mean, data.noise_std)
 
         return jax.vmap(jnp.where)(is_noise, jax.vmap(draw)(index), images)
 

@@ -82,8 +82,10 @@ def working_bytes(
       Bytes: activations, gradients and the new state; rather too much than too little.
     """
     state = jax.eval_shape(lambda: init_state(0, network.model, optimizer, image_shape))
-    images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
-    batch = Batch(images, jax.ShapeDtypeStruct((batch_size,), jnp.int32))
+    batch: Any = Batch(
+        jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32),  # type: ignore[arg-type]
+        jax.ShapeDtypeStruct((batch_size,), jnp.int32),  # type: ignore[arg-type]
+    )
     key = jax.eval_shape(lambda: jax.random.key(0))
     step = jax.make_jaxpr(make_train_step(network, optimizer))(state, batch, key)
     images = jax.ShapeDtypeStruct((evaluation_size, *image_shape), jnp.float32)

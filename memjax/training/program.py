@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from memjax.config import with_values
 from memjax.data.batching import Batches, batch_rows, epoch_order
 from memjax.runtime.mesh import data_devices, replicated, shard_members, split_batch
-from memjax.training.members import Images, Members, images_at, member_examples
+from memjax.training.members import images_at, member_examples
 from memjax.training.outcomes import Outcomes, score
 from memjax.training.setup import Setup, make_network, make_optimizer_of
 from memjax.training.state import TrainState, member_keys
@@ -181,9 +181,7 @@ def make_train_program(
 
     sharded = shard_members(train, mesh, num_mapped=4)
     # Every process looks for a loss that is not finite.
-    return jax.jit(
-        sharded, donate_argnums=(0, 1), out_shardings=(None, None, replicated(mesh))
-    )
+    return jax.jit(sharded, donate_argnums=(0, 1), out_shardings=(None, None, replicated(mesh)))
 
 
 def make_evaluation_program(
