@@ -72,7 +72,7 @@ class Group:
         self._summarize = jax.jit(summarize, static_argnames="is_class", out_shardings=whole)
         self._on_all = jax.jit(lambda tree: tree, out_shardings=whole)
         self._take = jax.jit(_take)
-        self._move = jax.jit(_take, out_shardings=over_members(mesh), donate_argnums=0)
+        self._move = jax.jit(_take, out_shardings=over_members(mesh))
         self._end = jax.jit(_not_finite, donate_argnums=0)
         self.states: Any = None
         self._outcomes: Outcomes | None = None
