@@ -58,7 +58,9 @@ def _draw(ax: Any, epochs: np.ndarray, rows: list[dict], name: str, words: str, 
     values = np.array([row[name] for row in rows], dtype=float).reshape(len(rows), -1)
     if np.isnan(values).all():
         return
-    values = values[:, ~np.isnan(values).all(axis=0)]  # members that were never measured
+    is_known = ~np.isnan(values)
+    is_known, epochs = is_known.any(axis=1), epochs[is_known.any(axis=1)]
+    values = values[is_known]
     style = {"color": COLORS[place], "linestyle": DASHES[place], "label": words}
     ax.plot(epochs, np.nanmean(values, axis=1), linewidth=1.6, **style)
     if values.shape[1] > 1:
