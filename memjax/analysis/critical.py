@@ -18,6 +18,7 @@ from memjax.analysis import attacks, interval, search
 from memjax.analysis.attacks import lass, pgd
 from memjax.analysis.search import Lass, LogitsFn
 from memjax.errors import InputError
+from memjax.keys import tagged
 
 __all__ = [
     "Bounds",
@@ -91,7 +92,7 @@ def _bound_one_radius(key, logits_fns, params, problem, plan, is_safe, is_found)
     """Returns (is_safe, is_found) at the problem's radius, given both at all smaller radii."""
     logits_fn, search_logits_fn = logits_fns
     radius, dtype, num_others = problem.radius, problem.images.dtype, problem.logits.shape[1] - 1
-    lass_key, pgd_key = jax.random.split(key)
+    lass_key, pgd_key = tagged(key, "lass"), tagged(key, "pgd")
     certified = functools.partial(_certified, logits_fn, params, problem, plan.microbatch_size)
 
     def found(key, attack, settings, max_steps):
