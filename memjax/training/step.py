@@ -121,11 +121,14 @@ def for_inference(network: Network) -> Network:
     return network._replace(model=network.model.clone(method="lax"))
 
 
-def make_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
+def make_logits_fn(
+    network: Network, dtype: Any = jnp.float32
+) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns `logits_fn(params, images) -> logits`, the network in inference mode.
 
     params: collections, the running statistics of BatchNorm too (their gradient is zero);
-    images: [n height width channels], float32 in [0, 1]; logits: float32 [n classes].
+    images: [n height width channels], float32 in [0, 1]; logits: [n classes]. It computes in
+    `dtype`, whatever the parameters are stored as.
     """
 
     model = adapted(network.model)
@@ -134,6 +137,9 @@ def make_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
         trained = params["params"]
         frozen = {k: jax.lax.stop_gradient(v) for k, v in params.items() if k != "params"}
         images = standardize(network, images)
+        if dtype != jnp.float32:
+            images = images.astype(dtype)
+            trained = jax.tree.map(lambda leaf: leaf.astype(dtype), trained)
         logits, _ = model.apply({"params": trained, **frozen}, images, train=False)
         return logits.astype(jnp.float32)
 
@@ -144,7 +150,8 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     """Returns the pure function `train_step(state, batch, key) -> (state, metrics)`.
 
     state: TrainState of one network; batch: Batch; key: the step's own key.
-    metrics: {"loss": mean over the real examples, before the update, in training mode}.
+    metrics: {"loss": mean over the real examples, "logits": float32 [batch classes]}, before the
+    update, in training mode.
     """
 
     logits_fn = make_logits_fn(network)
@@ -166,33 +173,33 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         losses = example_losses(logits, targets, network.label_smoothing)
         if mask is None:
-            return jnp.mean(losses), changed
-        return jnp.sum(losses, where=mask) / jnp.sum(mask), changed
+            return jnp.mean(losses), (changed, logits)
+        return jnp.sum(losses, where=mask) / jnp.sum(mask), (changed, logits)
 
     def mixed_forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
         # The clean pass has the key of a step without adversarial training, and alone updates
         # the running statistics.
         images, targets = training_images(network, batch, tagged(key, "augmentation"))
-        loss, changed = forward(trained, frozen, images, targets, batch.mask, key)
+        loss, found = forward(trained, frozen, images, targets, batch.mask, key)
         if is_off(adversarial.weight):
-            return loss, changed
+            return loss, found
         search_key, pass_key = tagged(key, "adversarial search"), tagged(key, "adversarial pass")
         samples = lass_samples(
             search_key, logits_fn, {"params": trained, **frozen}, images,
             adversarial.radius, adversarial.num_steps,
         )  # fmt: skip
         sample_loss, _ = forward(trained, frozen, samples, targets, batch.mask, pass_key)
-        return (1 - adversarial.weight) * loss + adversarial.weight * sample_loss, changed
+        return (1 - adversarial.weight) * loss + adversarial.weight * sample_loss, found
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
         trained = state.params["params"]
         frozen = {k: v for k, v in state.params.items() if k != "params"}
-        (loss, changed), grads = jax.value_and_grad(mixed_forward, has_aux=True)(
+        (loss, (changed, logits)), grads = jax.value_and_grad(mixed_forward, has_aux=True)(
             trained, frozen, batch, key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = {"params": optax.apply_updates(trained, updates), **changed}
-        return TrainState(params, opt_state), {"loss": loss}
+        return TrainState(params, opt_state), {"loss": loss, "logits": logits}
 
     return train_step
 
