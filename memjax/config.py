@@ -18,12 +18,16 @@ from memjax.corruption_kinds import parse_kinds
 from memjax.errors import InputError
 from memjax.errors import nearest as nearest  # for all who check names against a list
 
-SOURCES = ("tfds", "digits", "npz")
-STANDARDIZE = ("none", "scalar", "channel")
+SOURCES = ("digits", "tfds", "npz", "folder", "table", "huggingface")
+STANDARDIZE = ("none", "scalar", "channel", "feature")
+LAYOUTS = ("auto", "HWC", "CHW")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")
 PLACEMENTS = ("auto", "replicated", "sharded")
+DECAY_MASKS = ("all", "kernels")
 SCHEDULES = ("constant", "step", "cosine")
 COMPUTE_DTYPES = ("float32", "bfloat16")
+TRAIN_METRICS = ("exact", "running")
+RECORD_DYNAMICS = ("auto", "on", "off")
 LARGEST = 2**31 - 1  # of an int32: seeds and steps are int32 on the devices
 
 
@@ -47,6 +51,10 @@ def _number(default: float, low: float = -math.inf, high: float = math.inf, open
     return _field(default, check, f"a finite float32 number in {bounds}")
 
 
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+
+
 def _choice(default: str, options: Iterable[str]) -> Any:
     options = tuple(options)
     return dataclasses.field(default=default, metadata={"options": options})
@@ -56,15 +64,26 @@ def _choice(default: str, options: Iterable[str]) -> Any:
 class Dataset:
     """Where the examples come from."""
 
-    source: str = _choice("digits", SOURCES)
-    name: str = "digits"  # the builder's name, for source tfds
-    path: str = ""  # the file, for source npz; looked for here, then beside the config file
+    source: str = "digits"  # one of SOURCES, or file.py:function that returns arrays
+    name: str = "digits"  # tfds: the builder's name; huggingface: NAME[:CONFIG] on the hub
+    # The file or folder, for npz, folder, table and huggingface; looked for here, then beside the
+    # config file.
+    path: str = ""
     data_dir: str = ""  # where tfds keeps its data; empty: its default, ~/tensorflow_datasets
     num_train: int = _integer(0, 0)  # 0: all
     num_validation: int = _integer(-1, -1)  # -1: all; 0: none [split not in the paper]
     classes: tuple[int, ...] = ()  # a subset of the classes, relabelled in this order; (): all
     image_size: int = _integer(0, 0)  # height and width after downscaling; 0: as stored
-    # Moments of the training data, taken off before the network. [not in the paper]
+    scale: float = _number(0.0, 0.0)  # what images are divided by, 255 say; 0: as they are
+    layout: str = _choice("auto", LAYOUTS)  # CHW: channels come first; auto: HWC, if it is likely
+    # Columns of a table, of huggingface, or features of tfds; empty: found by their usual names.
+    image_column: str = ""  # file paths, encoded images, or lists of numbers
+    label_column: str = ""
+    true_label_column: str = ""  # labels known to be right, where label_column may be wrong
+    split_column: str = ""
+    id_column: str = ""
+    # Moments of the training data, taken off before the network; feature: of each of [n features],
+    # which may then be of any scale. [not in the paper]
     standardize: str = _choice("scalar", STANDARDIZE)
     seed: int = _integer(0, 0)  # draws the examples when fewer than all are asked for
     cache_dir: str = ""  # decoded arrays; empty: $MEMJAX_CACHE or ~/.cache/memjax
@@ -96,10 +115,20 @@ class Regularizer:
     input_dropout: float = _number(0.0, 0.0, 0.99)
     input_noise: float = _number(0.0, 0.0)  # standard deviation, on standardised inputs
     hidden_noise: float = _number(0.0, 0.0)  # standard deviation, on hidden activations
-    weight_decay: float = _number(0.0, 0.0)  # of every parameter, added to its gradient
+    weight_decay: float = _number(0.0, 0.0)  # added to the gradient; see optimizer.decay_mask
     adversarial_weight: float = _number(0.0, 0.0, 1.0)  # of the loss on LASS samples
     adversarial_radius: float = _number(0.02, 0.0)  # max-norm, in [0, 1] pixels [not in the paper]
     adversarial_steps: int = _integer(10, 1)  # of the search [not in the paper]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Of the training batches; whatever is measured sees the plain images. [not in the paper]"""
+
+    crop: int = _integer(0, 0)  # pixels of black around, then a random crop; 0: off
+    flip: bool = False  # left to right, half of the time
+    cutout: int = _integer(0, 0)  # height and width of a square filled with the mean; 0: off
+    mixup: float = _number(0.0, 0.0)  # both parameters of the Beta distribution; 0: off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +143,13 @@ class Optimizer:
     decay_epochs: float = _number(15.0, 0.0, open_low=True)  # schedule step: times decay_factor
     decay_factor: float = _number(0.5, 0.0, 1.0, open_low=True)  # every decay_epochs
     warmup_epochs: float = _number(0.0, 0.0)  # linear from 0, before any schedule
+    betas: tuple[float, ...] = _field(  # adam, adamw and lion; (): optax's own
+        (), lambda v: len(v) in (0, 2) and all(_is_share(b) for b in v), "two numbers in [0, 1)"
+    )
+    eps: float = _number(0.0, 0.0)  # adam, adamw, rmsprop and adagrad; 0: optax's own
+    clip_norm: float = _number(0.0, 0.0)  # of the whole gradient, before any decay; 0: none
+    # What weight decay acts on: all parameters, or kernels alone (no norms, biases, positions).
+    decay_mask: str = _choice("all", DECAY_MASKS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +162,13 @@ class Train:
     stop_at_train_accuracy: float = _number(0.0, 0.0, 1.0)
     log_every_epochs: int = _integer(1, 1)
     compute_dtype: str = _choice("float32", COMPUTE_DTYPES)  # parameters stay float32
+    # Share of the target that is spread evenly over all classes. [not in the paper]
+    label_smoothing: float = _number(0.0, 0.0, 0.99)
+    # Training metrics of an evaluation of their own, or of the epoch's steps (before each update,
+    # in training mode), which costs no further pass over the training data.
+    train_metrics: str = _choice("exact", TRAIN_METRICS)
+    # Each example's loss, margin and prediction at every evaluation; auto: up to a printed size.
+    record_dynamics: str = _choice("auto", RECORD_DYNAMICS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +218,7 @@ class Config:
     corruption: Corruption = Corruption()
     model: Model = dataclasses.field(default_factory=Model)
     regularizer: Regularizer = Regularizer()
+    augmentation: Augmentation = Augmentation()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
     ensemble: Ensemble = Ensemble()
@@ -202,6 +246,20 @@ class Config:
         """Returns 16 hex digits that differ when a science field does."""
         text = json.dumps(self.science(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns the config with some fields replaced, by traced scalars too.
+
+    Example:
+      >>> with_values(Config(), {"optimizer.learning_rate": 0.5}).optimizer.learning_rate
+      0.5
+    """
+    for name, value in values.items():
+        section, field = name.split(".")
+        changed = dataclasses.replace(getattr(config, section), **{field: value})
+        config = dataclasses.replace(config, **{section: changed})
+    return config
 
 
 def comparable(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -364,6 +422,28 @@ def _require_known(name: str, known: Iterable[str], where: str) -> None:
         raise InputError(f"{where}.{name}: unknown field; {nearest(str(name), known)}")
 
 
+# What a source needs as its path.
+_PATHS = {"npz": "a .npz file", "folder": "a folder", "table": "a .csv, .tsv or .parquet file"}
+
+
+def _check_source(dataset: Dataset) -> None:
+    source = dataset.source
+    if source not in SOURCES and ":" not in source:
+        raise InputError(
+            f"config.dataset.source={source!r}: {nearest(source, SOURCES)}, or file.py:function "
+            "or package.module:function"
+        )
+    if source in _PATHS and not dataset.path:
+        raise InputError(
+            f"config.dataset.path='': source {source} needs the path of {_PATHS[source]}"
+        )
+    if source == "huggingface" and not dataset.path and dataset.name in ("", Dataset.name):
+        raise InputError(
+            "config.dataset.path='': source huggingface needs the path of a folder that "
+            "save_to_disk wrote, or config.dataset.name=NAME on the hub"
+        )
+
+
 def _check_together(config: Config) -> None:
     """Raises InputError for fields that contradict one another."""
     _check_dataset(config)
@@ -388,8 +468,7 @@ def _check_together(config: Config) -> None:
 
 def _check_dataset(config: Config) -> None:
     dataset = config.dataset
-    if dataset.source == "npz" and not dataset.path:
-        raise InputError("config.dataset.path='': source npz needs the path of a .npz file")
+    _check_source(dataset)
     classes = dataset.classes
     are_integers = all(isinstance(c, int) and not isinstance(c, bool) for c in classes)
     if not are_integers or any(c < 0 for c in classes) or len(set(classes)) < len(classes):

@@ -53,15 +53,37 @@ _STEPS_DOWN = Effect(
     lambda values: values["optimizer.schedule"] == "step",
     ("optimizer.schedule",),
 )
+
+
+def _read_by(*sources: str) -> Effect:
+    """Where a field counts that few sources read; "a function" is one of a user's own."""
+
+    def where(values: Values) -> bool:
+        source = values["dataset.source"]
+        return ("a function" if ":" in source else source) in sources
+
+    return Effect(f"with the sources {', '.join(sources)}", where, ("dataset.source",))
+
+
+_ARRAYS = _read_by("npz", "table", "huggingface", "a function")
+_LABELLED = _read_by("table", "huggingface", "tfds")
+_TABLES = _read_by("table", "huggingface")
 EFFECTS: dict[str, Effect] = {
+    "dataset.scale": _ARRAYS,
+    "dataset.layout": _ARRAYS,
+    "dataset.image_column": _LABELLED,
+    "dataset.label_column": _LABELLED,
+    "dataset.true_label_column": _LABELLED,
+    "dataset.split_column": _TABLES,
+    "dataset.id_column": _TABLES,
     "dataset.name": Effect(
-        "with a source that has data sets by name, such as tfds",
-        lambda values: values["dataset.source"] not in ("digits", "npz"),
+        "with the sources tfds and huggingface",
+        lambda values: values["dataset.source"] in ("tfds", "huggingface"),
         ("dataset.source",),
     ),
     "dataset.path": Effect(
-        "with a source that is read from a path, such as npz",
-        lambda values: values["dataset.source"] not in ("digits", "tfds"),
+        "with the sources npz, folder, table and huggingface",
+        lambda values: values["dataset.source"] in ("npz", "folder", "table", "huggingface"),
         ("dataset.source",),
     ),
     "dataset.seed": Effect(
@@ -85,6 +107,21 @@ EFFECTS: dict[str, Effect] = {
         "with the momentum of sgd or rmsprop",
         lambda values: _has_momentum(values) and values["optimizer.momentum"] > 0,
         ("optimizer.name", "optimizer.momentum"),
+    ),
+    "optimizer.betas": Effect(
+        "with adam, adamw or lion",
+        lambda values: values["optimizer.name"] in ("adam", "adamw", "lion"),
+        ("optimizer.name",),
+    ),
+    "optimizer.eps": Effect(
+        "with adam, adamw, rmsprop or adagrad",
+        lambda values: values["optimizer.name"] in ("adam", "adamw", "rmsprop", "adagrad"),
+        ("optimizer.name",),
+    ),
+    "optimizer.decay_mask": Effect(
+        "with weight decay",
+        lambda values: values["regularizer.weight_decay"] > 0,
+        ("regularizer.weight_decay",),
     ),
     "optimizer.decay_epochs": _STEPS_DOWN,
     "optimizer.decay_factor": _STEPS_DOWN,

@@ -15,16 +15,18 @@ def located(config: Config, *folders: str | os.PathLike) -> Config:
       *folders: where a relative path is looked for, after the working folder: that of the config
         file. What is in none of them stays as it is, for whoever reads it to say so.
     """
-    path = _absolute(config.dataset.path, folders)
-    name = config.model.name
-    file, colon, attribute = name.rpartition(":")
-    if file.endswith(".py"):
-        name = f"{_absolute(file, folders)}{colon}{attribute}"
+    dataset, model = config.dataset, config.model
+    path, source = _absolute(dataset.path, folders), _in_file(dataset.source, folders)
     return dataclasses.replace(
         config,
-        dataset=dataclasses.replace(config.dataset, path=path),
-        model=dataclasses.replace(config.model, name=name),
+        dataset=dataclasses.replace(dataset, path=path, source=source),
+        model=dataclasses.replace(model, name=_in_file(model.name, folders)),
     )
+
+
+def _in_file(name: str, folders: tuple[str | os.PathLike, ...]) -> str:
+    """Returns FILE.py:NAME with an absolute file; another name as it is."""
+    return _absolute(name, folders) if name.rpartition(":")[0].endswith(".py") else name
 
 
 def _absolute(path: str, folders: tuple[str | os.PathLike, ...]) -> str:

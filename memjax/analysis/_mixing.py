@@ -106,7 +106,7 @@ def _three_images(rng: np.random.Generator, images: Any) -> np.ndarray:
     shape, dtype = (3, *images.shape[1:]), images.dtype
     first = None if _is_traced(images) else np.asarray(images[:1])
     if jnp.issubdtype(dtype, jnp.bool_):
-        made = rng.integers(0, 2, shape)
+        made: np.ndarray = rng.integers(0, 2, shape)
     else:
         as_float = np.float64(0 if first is None or not first.size else first)
         low, high = as_float.min(), as_float.max()

@@ -42,8 +42,9 @@ def first_layer_filters(
 
     Looks for a convolution kernel [height width channels filters] whose channels are those of the
     images, and where there is none for a dense kernel [pixels units] over all height * width *
-    channels pixels: the layouts of flax and haiku. Of several fitting leaves that are named alike
-    but for their numbers (Dense_0, Dense_1) the one with the lowest numbers is taken.
+    channels pixels: the layouts of flax and haiku. Leaves named 'weight' have that of equinox,
+    [filters channels height width] and [units pixels]. Of several fitting leaves that are named
+    alike but for their numbers (Dense_0, Dense_1) the one with the lowest numbers is taken.
 
     Args:
       params: a pytree of arrays.
@@ -69,7 +70,7 @@ def first_layer_filters(
         raise InputError(f"image_shape: {image_shape}, must be (height, width[, channels])")
     height, width, channels = (*image_shape, 1)[:3]
     leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.asarray(leaf)
+        (name := jax.tree_util.keystr(path, simple=True, separator="/")): _inputs_first(name, leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
     convolutions = [n for n, x in leaves.items() if x.ndim == 4 and x.shape[2] == channels]
@@ -90,7 +91,7 @@ def first_layer_filters(
     return kernel.T.reshape(-1, height, width, channels)
 
 
-def first_layer(logits_fn: LogitsFn, params: Any, images: jax.Array) -> str | None:
+def first_layer(logits_fn: LogitsFn, params: Any, images: Any) -> str | None:
     """Returns the path of the kernel that meets the images first, as the trace of the model shows.
 
     Args:
@@ -206,6 +207,14 @@ def rank_against_initial(quality: FilterQuality, initial: FilterQuality) -> Filt
         return jnp.where(jnp.isnan(values) | jnp.isnan(reference[-1]), jnp.nan, share)
 
     return jax.tree.map(rank, quality, initial)
+
+
+def _inputs_first(name: str, leaf: Any) -> jax.Array:
+    """Returns a kernel with its outputs last, which equinox has first."""
+    leaf = jnp.asarray(leaf)
+    if name.split("/")[-1] == "weight" and leaf.ndim in (2, 4):
+        return leaf.T if leaf.ndim == 2 else leaf.transpose(2, 3, 1, 0)
+    return leaf
 
 
 def _first_by_number(

@@ -179,7 +179,7 @@ def _gradient_norms(
         if not by_leaf:
             return scaled_norm(jnp.stack(list(found.values())))
         zero = jnp.zeros_like(next(iter(found.values())))
-        return structure.unflatten([found.get(i, zero) for i in range(len(leaves))])
+        return jax.tree.unflatten(structure, [found.get(i, zero) for i in range(len(leaves))])
 
     return over_microbatches(
         jax.vmap(wanted),

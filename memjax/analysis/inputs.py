@@ -35,7 +35,7 @@ class Inputs(NamedTuple):
 
     params: Any
     images: jax.Array
-    labels: jax.Array | None
+    labels: Any
 
 
 class _Facts(NamedTuple):
@@ -51,7 +51,7 @@ def check_model(
     logits_fn: LogitsFn,
     params: Any,
     images: jax.Array,
-    labels: jax.Array | None = None,
+    labels: Any = None,
     *,
     example_loss: ExampleLoss = softmax_cross_entropy,
     by_params: bool = False,
@@ -86,11 +86,16 @@ def check_model(
         )
     if by_images and not jnp.issubdtype(images.dtype, jnp.floating):
         raise InputError(f"images: must be float to be differentiated, not {images.dtype}")
+    if by_params and not any(is_floating(leaf) for leaf in jax.tree.leaves(params)):
+        raise InputError(
+            "params: no leaf of params has a derivative: none is a floating-point array (does "
+            "logits_fn close over its parameters?)"
+        )
     facts = _facts(logits_fn, params, images)
     if by_params and not facts.has_derivative:
         raise InputError(
-            "params: no leaf of params has a derivative (logits_fn uses none of the float leaves: "
-            "does it close over its parameters, or stop every gradient?)"
+            "params: no leaf of params has a derivative: logits_fn uses none of the floating-point "
+            "ones (does it close over its parameters, or stop every gradient?)"
         )
     if labels is not None:
         is_class = example_loss is softmax_cross_entropy

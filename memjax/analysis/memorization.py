@@ -238,7 +238,7 @@ def leave_one_out_ridge(
 def _masked_mean(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean over the masked members, its squared standard error, and their number; each [n]."""
     count = mask.sum(0, dtype=jnp.int32)
-    mean = jnp.where(mask, values, 0).sum(0) / count
+    mean = jnp.where(mask, values, 0).sum(0) / count.astype(values.dtype)
     squares = jnp.where(mask, jnp.square(values - mean[None]), 0).sum(0)
     return mean, _squared_error(squares, count), count
 
@@ -248,9 +248,10 @@ def _mean_from_sums(
 ) -> tuple[jax.Array, jax.Array]:
     """Mean and its squared standard error from sums [n m], or [n 2m] with those of the squares."""
     total, total_squares = (sums, sums) if is_binary else jnp.split(sums, 2, axis=1)
-    mean = total / count
+    mean = total / count.astype(total.dtype)
     return mean, _squared_error(jnp.maximum(total_squares - total * mean, 0), count)
 
 
 def _squared_error(squares: jax.Array, count: jax.Array) -> jax.Array:
-    return jnp.where(count > 1, squares / (count - 1) / count, jnp.nan)
+    number = count.astype(squares.dtype)
+    return jnp.where(count > 1, squares / (number - 1) / number, jnp.nan)

@@ -242,7 +242,7 @@ def _hessian_product(
     def share_of_mean_loss(
         weights: list[jax.Array], images: jax.Array, labels: jax.Array, counts: jax.Array
     ) -> jax.Array:
-        logits = logits_fn(merge_params(structure.unflatten(weights), fixed), images)
+        logits = logits_fn(merge_params(jax.tree.unflatten(structure, weights), fixed), images)
         losses = jax.vmap(example_loss)(logits, labels)
         return (losses * counts.astype(losses.dtype)).sum() / n
 

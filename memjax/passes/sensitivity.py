@@ -11,17 +11,34 @@ import pandas as pd
 
 from memjax.analysis.sensitivity import Sensitivity, loss_sensitivity, run_sgd
 from memjax.analysis.statistics import gini
+from memjax.config import flatten
 from memjax.data.batching import Batches, batch_rows, epoch_order
 from memjax.errors import InputError
 from memjax.loading import SplitArrays
+from memjax.models.adapters import FIXED
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
-from memjax.training.optimizers import make_schedule
-from memjax.training.setup import abstract_states
+from memjax.training.optimizers import is_decayed, make_schedule
+from memjax.training.setup import abstract_state
 from memjax.training.state import TrainState, member_keys
 from memjax.training.step import Batch, make_train_step
 
 MAX_TRAJECTORY_ERROR = 0.05
 MAX_CLASSES = 100
+
+# What makes an update another one than plain SGD on the images and labels.
+NOT_DIFFERENTIATED = (
+    "regularizer.dropout",
+    "regularizer.input_dropout",
+    "regularizer.input_noise",
+    "regularizer.hidden_noise",
+    "regularizer.adversarial_weight",
+    "augmentation.crop",
+    "augmentation.flip",
+    "augmentation.cutout",
+    "augmentation.mixup",
+    "train.label_smoothing",
+    "optimizer.clip_norm",
+)
 
 COLUMNS = {
     **EXAMPLE_COLUMNS,
@@ -60,7 +77,7 @@ def run_batches(context: Context, member: int) -> jax.Array:
     Returns:
       int32 [steps padded_size]: rows of the member's own training examples; -1 is padding.
     """
-    setup, last = context.run.setup, last_step(context)
+    setup, last = context.run.setup, _last_step_of(context, member)
     num_epochs = -(-last // setup.batches.steps_per_epoch)
     seed = jnp.int32(setup.config.seed + member)
     return _batches_of_epochs(seed, setup.batches, num_epochs)[:last]
@@ -69,12 +86,12 @@ def run_batches(context: Context, member: int) -> jax.Array:
 def check_updates(context: Context, name: str, any_optimizer: bool = False) -> None:
     """Raises InputError unless a pass of that name can differentiate through the run's updates."""
     config = context.run.config
-    names = ("dropout", "input_dropout", "input_noise", "hidden_noise", "adversarial_weight")
-    used = [field for field in names if getattr(config.regularizer, field)]
+    values = flatten(config.as_dict())
+    used = [field for field in NOT_DIFFERENTIATED if values[field]]
     if used:
         raise InputError(
-            f"pass {name}: the run has config.regularizer.{used[0]}, and an update is then no "
-            "function of the images alone that could be differentiated; it needs a run without"
+            f"pass {name}: the run has config.{used[0]}={values[used[0]]}, and the updates "
+            "that are differentiated know nothing of it; it needs a run without"
         )
     is_sgd = config.optimizer.name == "sgd" and not config.optimizer.nesterov
     if not (is_sgd or any_optimizer):
@@ -147,8 +164,13 @@ def last_step(context: Context) -> int:
     return context.steps[-1]
 
 
+def _last_step_of(context: Context, member: int) -> int:
+    """Returns the last of these updates that a member was trained with; it may have ended."""
+    return min(last_step(context), context.run.last_step(member))
+
+
 def _has_batch_statistics(context: Context) -> bool:
-    return set(abstract_states(context.run.setup).params) != {"params"}
+    return not set(abstract_state(context.run.setup).params) <= {"params", FIXED}
 
 
 def _trajectory_error(context: Context, params: dict, updates: dict[str, Any]) -> float:
@@ -171,9 +193,9 @@ def check_end(context: Context, again: Any, params: Any, name: str = "sensitivit
     return error
 
 
-def probes(context: Context, count: int) -> np.ndarray:
-    """Returns the steps probed: `count` evenly spread ones, the last step always."""
-    last = last_step(context)
+def probes(context: Context, count: int, member: int = 0) -> np.ndarray:
+    """Returns the steps probed: `count` evenly spread ones, the member's last step always."""
+    last = _last_step_of(context, member)
     return np.unique(np.linspace(0, last, min(count, last) + 1).astype(int))[1:]
 
 
@@ -184,7 +206,7 @@ def member_examples(context: Context, member: int) -> SplitArrays:
 
 def sgd_updates(context: Context, member: int) -> dict[str, Any]:
     """Returns a member's run as `run_sgd` takes it."""
-    run, last = context.run, last_step(context)
+    run, last = context.run, _last_step_of(context, member)
     config, arrays = run.config, member_examples(context, member)
     start = context.member(run.member_params(0), member)
     end = member_end(context, member)
@@ -194,7 +216,9 @@ def sgd_updates(context: Context, member: int) -> dict[str, Any]:
     schedule = make_schedule(
         config.optimizer, run.setup.batches.steps_per_epoch, config.train.num_epochs
     )
-    decay = config.regularizer.weight_decay
+    decay: Any = config.regularizer.weight_decay
+    if decay and config.optimizer.decay_mask == "kernels":
+        decay = jax.tree.map(lambda decays: decay * decays, is_decayed(start["params"]))
     return {
         "params": start,
         "images": arrays.images,
@@ -239,8 +263,9 @@ def _measure(
 
 
 def _compute(context: Context, step: None) -> pd.DataFrame:
-    steps, parts = probes(context, context.options.num_probes), []
+    parts = []
     for member in context.members:
+        steps = probes(context, context.options.num_probes, member)
         arrays = member_examples(context, member)
         found, error = _measure(context, member, steps, norm_order=context.options.norm_order)
         ginis = np.asarray(gini(found.per_step, axis=1))
@@ -255,8 +280,9 @@ def _compute(context: Context, step: None) -> pd.DataFrame:
 def _compute_by_class(context: Context, step: None) -> pd.DataFrame:
     num_classes = context.run.setup.examples.num_classes
     loss_class, image_class = np.divmod(np.arange(num_classes**2), num_classes)
-    steps, parts = probes(context, context.options.num_class_probes), []
+    parts = []
     for member in context.members:
+        steps = probes(context, context.options.num_class_probes, member)
         found, _ = _measure(context, member, steps, num_classes=num_classes)
         columns = {"member": member, "loss_class": loss_class, "image_class": image_class}
         values = {"sensitivity": np.asarray(found.per_class).ravel()}

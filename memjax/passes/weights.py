@@ -15,6 +15,7 @@ from memjax.analysis.filters import (
 )
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.sharpness import hessian_eigenvalue, hessian_trace
+from memjax.errors import InputError
 from memjax.keys import tagged
 from memjax.passes.base import CHECKPOINT_COLUMNS, Context, Pass, as_lists
 
@@ -54,6 +55,9 @@ def _filters_of(context: Context, params: Any) -> jax.Array:
 
 
 def _check_filters(context: Context) -> None:
+    shape = context.run.setup.image_shape
+    if len(shape) != 3:
+        raise InputError(f"pass filters: is for images; this run has {shape[0]} features")
     params = context.member(context.run.member_params(context.steps[0]), 0)
     _filters_of(context, params)
 

@@ -196,7 +196,8 @@ class NnxLSTM(nnx.Module):
         self.last = nnx.Linear(5, CLASSES, rngs=rngs)
 
     def __call__(self, x):
-        return self.last(self.cell(x.reshape(len(x), 4, -1))[:, -1])
+        carry = (jnp.zeros((len(x), 5)), jnp.zeros((len(x), 5)))  # by default, a draw of its own
+        return self.last(self.cell(x.reshape(len(x), 4, -1), initial_carry=carry)[:, -1])
 
 
 class NnxTransformer(nnx.Module):

@@ -1,4 +1,4 @@
-"""Input-loss gradients and curvature, against closed forms, full Hessians and finite differences."""
+"""Input-loss gradients and curvature, against closed forms and whole Hessians."""
 
 import jax
 import jax.numpy as jnp

@@ -55,7 +55,7 @@ def squared_norms(
 
 def squared_norm(uses: ParamUses, traced: TracedExample, cotangent: jax.Array) -> jax.Array:
     """Returns the squared norm by all leaves: a scalar."""
-    return sum(squared_norms(uses, traced, cotangent).values())
+    return jnp.sum(jnp.stack(list(squared_norms(uses, traced, cotangent).values())))
 
 
 def _squared_norm_of_kernel(
