@@ -213,16 +213,30 @@ def _sgd_by_hessian(
     training: Training, adjoint: State, run: SgdRun, segment: Segment, step: jax.Array
 ) -> tuple[State, jax.Array]:
     params = segment.at(step)
-    moves = _moves(training, run, adjoint, step)
-    ones = jnp.ones(run.batches.shape[1])
+    ones = _ones(run, params)
     _, derivative = jax.linearize(
         lambda params: batch_gradient(training, run, params, step, ones), params
     )
     axes = query_axes(params)
-    product, losses = jax.vmap(derivative, in_axes=(axes,), out_axes=(axes, 1))(moves)
-    is_real = (run.batches[step] >= 0).astype(losses.dtype)
-    weights = losses * (is_real / jnp.sum(is_real))[:, None]
-    return _sgd_back(training, run, adjoint, moves, product), weights
+    along = jax.vmap(derivative, in_axes=(axes,), out_axes=(axes, 1))
+    is_real = (run.batches[step] >= 0).astype(ones.dtype)
+    share = (is_real / jnp.sum(is_real))[:, None]
+    if training.has_momentum:
+        moves = _moves(training, run, adjoint, step)
+        product, losses = along(moves)
+        return _sgd_back(training, run, adjoint, moves, product), losses * share
+    # Without momentum v is a multiple of the adjoint: it need not be written down.
+    product, losses = along(adjoint.params)
+    rate = run.learning_rates[step].astype(ones.dtype)
+    before = jax.tree.map(
+        lambda param, product, decay: (
+            param - rate.astype(param.dtype) * (product + decay.astype(param.dtype) * param)
+        ),
+        adjoint.params,
+        product,
+        run.weight_decay,
+    )
+    return State(before, None), losses * (-rate * share)
 
 
 def _sgd_by_vjp(
