@@ -26,6 +26,8 @@ PLACEMENTS = ("auto", "replicated", "sharded")
 DECAY_MASKS = ("all", "kernels")
 SCHEDULES = ("constant", "step", "cosine")
 COMPUTE_DTYPES = ("float32", "bfloat16")
+TRAIN_METRICS = ("exact", "running")
+RECORD_DYNAMICS = ("auto", "on", "off")
 LARGEST = 2**31 - 1  # of an int32: seeds and steps are int32 on the devices
 
 
@@ -162,6 +164,11 @@ class Train:
     compute_dtype: str = _choice("float32", COMPUTE_DTYPES)  # parameters stay float32
     # Share of the target that is spread evenly over all classes. [not in the paper]
     label_smoothing: float = _number(0.0, 0.0, 0.99)
+    # Training metrics of an evaluation of their own, or of the epoch's steps (before each update,
+    # in training mode), which costs no further pass over the training data.
+    train_metrics: str = _choice("exact", TRAIN_METRICS)
+    # Each example's loss, margin and prediction at every evaluation; auto: up to a printed size.
+    record_dynamics: str = _choice("auto", RECORD_DYNAMICS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,6 +246,20 @@ class Config:
         """Returns 16 hex digits that differ when a science field does."""
         text = json.dumps(self.science(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns the config with some fields replaced, by traced scalars too.
+
+    Example:
+      >>> with_values(Config(), {"optimizer.learning_rate": 0.5}).optimizer.learning_rate
+      0.5
+    """
+    for name, value in values.items():
+        section, field = name.split(".")
+        changed = dataclasses.replace(getattr(config, section), **{field: value})
+        config = dataclasses.replace(config, **{section: changed})
+    return config
 
 
 def comparable(flat: Mapping[str, Any]) -> dict[str, Any]:

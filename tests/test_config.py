@@ -137,17 +137,17 @@ BAD = [
     # without effect
     (
         {"dataset.name": "mnits"},
-        "config.dataset.name='mnits': has an effect only with a source that has data sets by name, "
-        "such as tfds; here config.dataset.source='digits'",
+        "config.dataset.name='mnits': has an effect only with the sources tfds and "
+        "huggingface; here config.dataset.source='digits'",
     ),
     (
         {"dataset.name": "mnist", "dataset.source": "npz", "dataset.path": "own.npz"},
-        "config.dataset.name='mnist': has an effect only with a source that has data sets by name",
+        "config.dataset.name='mnist': has an effect only with the sources tfds and huggingface",
     ),
     (
         {"dataset.path": "own.npz"},
-        "config.dataset.path='own.npz': has an effect only with a source that is read from a path, "
-        "such as npz; here config.dataset.source='digits'",
+        "config.dataset.path='own.npz': has an effect only with the sources npz, folder, "
+        "table and huggingface; here config.dataset.source='digits'",
     ),
     (
         {"dataset.seed": 1, "dataset.num_validation": 0},

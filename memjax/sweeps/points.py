@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from memjax.config import Config, flat_values, nearest, resolve
+from memjax.config import Config, flat_values, nearest, resolve, with_values
 from memjax.config_effects import set_fields, without_effect
 from memjax.errors import InputError
 from memjax.located import located
-from memjax.sweeps.grouping import with_values
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
 

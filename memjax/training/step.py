@@ -13,6 +13,7 @@ from memjax.analysis.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.data.augmentation import augment, mixup
 from memjax.keys import tagged
+from memjax.models.adapters import Model, adapted
 from memjax.models.convolution import METHODS
 from memjax.runtime.flops import count_flops
 from memjax.training.regularizers import Regularizers, apply_input_regularizers, is_off
@@ -65,7 +66,7 @@ class Network(NamedTuple):
     """A model and what stands between it and stored pixels.
 
     Attributes:
-      model: a flax module, called as `model(images, train, mask)` on standardised images.
+      model: a flax linen module, or a `Model` of another framework, on standardised images.
       mean: taken off the pixels, scalar or [channels], in [0, 1] units.
       std: the pixels are divided by it, likewise.
       regularizers: strengths; the model has its own copy of the hidden ones.
@@ -75,7 +76,7 @@ class Network(NamedTuple):
       label_smoothing: share of the targets spread evenly over the classes.
     """
 
-    model: nn.Module
+    model: nn.Module | Model
     mean: Any = 0.0
     std: Any = 1.0
     regularizers: Regularizers = Regularizers()
@@ -113,24 +114,34 @@ def for_inference(network: Network) -> Network:
     """
     # A field `method` of a user's own network is not ours to change.
     is_ours = type(network.model).__module__.startswith("memjax.models.")
-    if not is_ours or getattr(network.model, "method", None) not in METHODS:
+    if not is_ours or not isinstance(network.model, nn.Module):
+        return network
+    if getattr(network.model, "method", None) not in METHODS:
         return network
     return network._replace(model=network.model.clone(method="lax"))
 
 
-def make_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
+def make_logits_fn(
+    network: Network, dtype: Any = jnp.float32
+) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns `logits_fn(params, images) -> logits`, the network in inference mode.
 
-    params: flax variables, the running statistics of BatchNorm too (their gradient is zero);
-    images: [n height width channels], float32 in [0, 1]; logits: float32 [n classes].
+    params: collections, the running statistics of BatchNorm too (their gradient is zero);
+    images: [n height width channels], float32 in [0, 1]; logits: [n classes]. It computes in
+    `dtype`, whatever the parameters are stored as.
     """
+
+    model = adapted(network.model)
 
     def logits_fn(params: Any, images: jax.Array) -> jax.Array:
         trained = params["params"]
         frozen = {k: jax.lax.stop_gradient(v) for k, v in params.items() if k != "params"}
         images = standardize(network, images)
-        logits: Any = network.model.apply({"params": trained, **frozen}, images, train=False)
-        return logits
+        if dtype != jnp.float32:
+            images = images.astype(dtype)
+            trained = jax.tree.map(lambda leaf: leaf.astype(dtype), trained)
+        logits, _ = model.apply({"params": trained, **frozen}, images, train=False)
+        return logits.astype(jnp.float32)
 
     return logits_fn
 
@@ -139,58 +150,56 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     """Returns the pure function `train_step(state, batch, key) -> (state, metrics)`.
 
     state: TrainState of one network; batch: Batch; key: the step's own key.
-    metrics: {"loss": mean over the real examples, before the update, in training mode}.
+    metrics: {"loss": mean over the real examples, "logits": float32 [batch classes]}, before the
+    update, in training mode.
     """
 
     logits_fn = make_logits_fn(network)
+    model = adapted(network.model)
     adversarial = network.adversarial
 
     def forward(trained, frozen, images, targets, mask, key):
         input_key = tagged(key, "input regularizers")
         rngs = {use: tagged(key, use) for use in ("dropout", "noise")}
+        rngs["params"] = tagged(key, "other randomness")  # of an own network, by any name
         images = standardize(network, images)
         images = apply_input_regularizers(input_key, images, network.regularizers)
         if network.compute_dtype != jnp.float32:
             images = images.astype(network.compute_dtype)
             trained = jax.tree.map(lambda leaf: leaf.astype(network.compute_dtype), trained)
-        logits, changed = network.model.apply(
-            {"params": trained, **frozen},
-            images,
-            train=True,
-            mask=mask,
-            rngs=rngs,
-            mutable=list(frozen),
+        logits, changed = model.apply(
+            {"params": trained, **frozen}, images, train=True, rngs=rngs, mask=mask
         )
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         losses = example_losses(logits, targets, network.label_smoothing)
         if mask is None:
-            return jnp.mean(losses), changed
-        return jnp.sum(losses, where=mask) / jnp.sum(mask), changed
+            return jnp.mean(losses), (changed, logits)
+        return jnp.sum(losses, where=mask) / jnp.sum(mask), (changed, logits)
 
     def mixed_forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
         # The clean pass has the key of a step without adversarial training, and alone updates
         # the running statistics.
         images, targets = training_images(network, batch, tagged(key, "augmentation"))
-        loss, changed = forward(trained, frozen, images, targets, batch.mask, key)
+        loss, found = forward(trained, frozen, images, targets, batch.mask, key)
         if is_off(adversarial.weight):
-            return loss, changed
+            return loss, found
         search_key, pass_key = tagged(key, "adversarial search"), tagged(key, "adversarial pass")
         samples = lass_samples(
             search_key, logits_fn, {"params": trained, **frozen}, images,
             adversarial.radius, adversarial.num_steps,
         )  # fmt: skip
         sample_loss, _ = forward(trained, frozen, samples, targets, batch.mask, pass_key)
-        return (1 - adversarial.weight) * loss + adversarial.weight * sample_loss, changed
+        return (1 - adversarial.weight) * loss + adversarial.weight * sample_loss, found
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
         trained = state.params["params"]
         frozen = {k: v for k, v in state.params.items() if k != "params"}
-        (loss, changed), grads = jax.value_and_grad(mixed_forward, has_aux=True)(
+        (loss, (changed, logits)), grads = jax.value_and_grad(mixed_forward, has_aux=True)(
             trained, frozen, batch, key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = {"params": optax.apply_updates(trained, updates), **changed}
-        return TrainState(params, opt_state), {"loss": loss}
+        return TrainState(params, opt_state), {"loss": loss, "logits": logits}
 
     return train_step
 
