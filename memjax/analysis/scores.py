@@ -71,7 +71,7 @@ def _example_scores(logits, labels, example_loss):
             el2n=el2n(logits, label),
             margin=margin(logits, label),
             entropy=entropy(logits),
-            is_correct=jnp.argmax(logits) == label,
+            is_correct=jnp.argmax(logits).astype(jnp.int32) == label.astype(jnp.int32),
         )
 
     return jax.vmap(scores)(logits, labels)

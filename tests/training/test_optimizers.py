@@ -111,8 +111,8 @@ def test_a_traced_decay_equals_the_float(decay):
         ("betas", (0.9,), "two numbers"),
         ("betas", (0.9, 1.0), "two numbers in"),
         ("betas", ("a", 0.5), "two numbers"),
-        ("eps", -1.0, "finite number"),
-        ("clip_norm", float("nan"), "finite number"),
+        ("eps", -1.0, "finite"),
+        ("clip_norm", float("nan"), "finite"),
         ("decay_mask", "kernel", "did you mean kernels"),
     ],
 )
