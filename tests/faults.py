@@ -6,7 +6,8 @@
 A round disturbs a job at a random time, or its folder, and starts the same command again until it
 is done. It is good if the result is that of the undisturbed job, to the bit: metrics, dynamics,
 checkpoints of every member, tables; or if the job ended with one clear line and exit code 2, and
-what the line says to do then leads to that result. Default settings, real processes, one seed a round.
+what the line says to do then leads to that result. Default settings, real processes, one seed a
+round.
 """
 
 import argparse

@@ -268,7 +268,6 @@ class PointFolder:
         if self._log:
             self.noted()
             self._log.close()
-            self._log = self._dynamics = None
 
 
 def summary_checksum(summary: dict[str, Any], rows: list[dict[str, Any]], parts: int) -> int:
