@@ -24,6 +24,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+from absl import logging as absl_logging
 
 from memjax import load_run
 from memjax.config import default_config, resolve
@@ -118,11 +119,13 @@ def signal_at(step):
         yield
 
 
-def cases(scratch):
+def cases(scratch, kinds=("run", "sweep")):
     """Returns all cases, their folders made in `scratch`."""
     found = []
     mend = {"run": lambda folder, line: _train(folder, True), "sweep": _delete_point}
-    for name, train in (("run", _train), ("sweep", _train_sweep)):
+    trains = {"run": _train, "sweep": _train_sweep}
+    for name in kinds:
+        train = trains[name]
         done, stopped = scratch / f"{name}_done", scratch / f"{name}_stopped"
         train(done)
         with signal_at(STOPPED_AT), contextlib.suppress(Interrupted):
@@ -221,13 +224,13 @@ def _checkpoints(folder):
     return {f"{name.parent}/{name.name.split('.')[0]}" for name in names}
 
 
-def campaign(seed=0, every=1):
+def campaign(seed=0, every=1, kinds=("run", "sweep")):
     """Prints a table; returns how many of every so many damages did not end well."""
     failed = 0
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # as the entry points do
+    absl_logging.set_verbosity(absl_logging.FATAL)  # as the entry points do
     logging.getLogger("memjax").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="memjax_damage_") as scratch:
-        for case in cases(pathlib.Path(scratch)):
+        for case in cases(pathlib.Path(scratch), kinds):
             counts = collections.Counter()
             damages = [(name, how) for name in files_of(case.folder) for how in WAYS][::every]
             for number, (name, how) in enumerate(damages):
@@ -249,3 +252,9 @@ def campaign(seed=0, every=1):
             words = ", ".join(f"{n} {words}" for words, n in sorted(counts.items()))
             print(f"| damage ({case.name}) | {len(damages)} | {words} |", flush=True)
     return failed
+
+
+if __name__ == "__main__":
+    import sys
+
+    raise SystemExit(campaign(kinds=sys.argv[1:] or ("run", "sweep")))

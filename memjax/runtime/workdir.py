@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ CONTENTS = (
     "tensorboard",
     "profile",
 )
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 # There while a run is being deleted: whoever claims the folder next ends the deletion.
 _CLEARING = ".clearing"
 # What flock says where a file system has no locks (Lustre without -o flock, some NFS and FUSE).
@@ -221,7 +223,7 @@ def has_config(workdir: epath.Path) -> bool:
 def claim(workdir: epath.Path) -> Iterator[None]:
     """Holds the folder for this process alone; the system lets go of it however the process ends.
 
-    What an interrupted deletion left is deleted first.
+    What an interrupted deletion, or a file that was being written, left is deleted first.
 
     Raises:
       InputError: if the folder cannot be made, written or locked, or is of a store without
@@ -251,7 +253,16 @@ def claim(workdir: epath.Path) -> Iterator[None]:
         if _locks:
             _lock(lock, workdir)
         _end_clearing(workdir)
+        _delete_half_written(workdir)
         yield
+
+
+def _delete_half_written(workdir: epath.Path) -> None:
+    """Deletes what `write_atomically` was writing when its process was killed."""
+    for folder in (workdir, workdir / "dynamics", workdir / "figures"):
+        for path in folder.iterdir() if folder.exists() else ():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def _lock(file: IO[str], workdir: epath.Path) -> None:

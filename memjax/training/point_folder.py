@@ -279,10 +279,11 @@ def summary_checksum(
     folder: epath.Path, summary: dict[str, Any], rows: list[dict[str, Any]], parts: int
 ) -> int:
     """Returns a CRC-32 of a summary, of the lines that it sums up, of the dynamics' checksum, and
-    of examples.parquet.
+    of what was written when the run began.
     """
-    examples = zlib.crc32((folder / "examples.parquet").read_bytes())
-    return lines_checksum([*rows, summary | {"dynamics": parts, "examples": examples}])
+    names = "config.json", "examples.parquet"
+    beside = {name: zlib.crc32((folder / name).read_bytes()) for name in names}
+    return lines_checksum([*rows, summary | {"dynamics": parts} | beside])
 
 
 def divergence(steps: dict[int, int]) -> str:
