@@ -196,7 +196,7 @@ def test_damage_to_what_a_later_start_relies_on_is_one_line(tmp_path):
     for name, old, new in (("config.json", "true", "false"), ("group.json", "a1b2", "a1b3")):
         path = tmp_path / name
         path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(InputError, match="damaged.*begins the run anew"):
+    with pytest.raises(InputError, match=r"damaged.*begins the run anew"):
         workdir_lib.read_config(folder)
     with pytest.raises(InputError, match="damaged; delete the point's folder"):
         workdir_lib.read_group(folder)
