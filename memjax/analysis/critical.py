@@ -18,7 +18,8 @@ from memjax.analysis import attacks, climbing, interval, search
 from memjax.analysis.attacks import Lass, lass, pgd
 from memjax.analysis.certificates import certify
 from memjax.analysis.critical_distance import CriticalRadius, critical_radius
-from memjax.analysis.search import Found, LogitsFn
+from memjax.analysis.inputs import LogitsFn
+from memjax.analysis.search import Found
 from memjax.errors import InputError
 from memjax.keys import tagged
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from memjax.analysis import attacks, climbing, interval, search
 from memjax.analysis.certificates import certify
-from memjax.analysis.search import LogitsFn, Problem
+from memjax.analysis.inputs import LogitsFn
+from memjax.analysis.search import Problem
 from memjax.errors import InputError
 from memjax.keys import tagged
 

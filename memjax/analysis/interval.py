@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memjax.analysis.interval_graph import Graph, LogitsFn, read
+from memjax.analysis.inputs import LogitsFn
+from memjax.analysis.interval_graph import Graph, read
 from memjax.analysis.interval_rounding import widened
 from memjax.analysis.interval_value import Interval, lower_of, upper_of
 from memjax.analysis.relaxation import Propagation, UnknownPrimitive
@@ -43,7 +44,8 @@ def _smallest_leads(logits_fn, refine_up_to, use_lines, params, lower, upper, la
     classes = jnp.arange(logits.lower.size)
 
     def lead(other):
-        direction = (classes == label).astype(logits.lower.dtype) - (classes == other)
+        dtype = logits.lower.dtype
+        direction = (classes == label).astype(dtype) - (classes == other).astype(dtype)
         by_intervals = propagation.smallest(graph.output, direction, False)
         if not use_lines:
             return by_intervals
