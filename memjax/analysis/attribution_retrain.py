@@ -11,8 +11,8 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from memjax.analysis import attribution_run as training_lib
-from memjax.analysis import sensitivity_inputs as inputs
 from memjax.analysis._leaves import merge_params
+from memjax.analysis._unrolled import sensitivity_inputs as inputs
 from memjax.analysis.attribution_groups import group_size, query_axes
 from memjax.analysis.attribution_measures import Measure, check_queries, make_measure
 from memjax.analysis.losses import softmax_cross_entropy

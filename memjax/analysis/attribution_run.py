@@ -10,10 +10,10 @@ import numpy as np
 import optax
 from jax.extend import core
 
-from memjax.analysis import sensitivity_inputs as inputs
 from memjax.analysis._leaves import merge_params
+from memjax.analysis._unrolled import sensitivity_inputs as inputs
+from memjax.analysis._unrolled.sensitivity_inputs import Params, SgdRun
 from memjax.analysis.inputs import check_model
-from memjax.analysis.sensitivity_inputs import Params, SgdRun
 from memjax.errors import InputError
 
 

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from memjax.analysis._leaves import merge_params, split_params
+from memjax.analysis._unrolled.sensitivity_inputs import Params, SgdRun
+from memjax.analysis._unrolled.trajectory import Segment
 from memjax.analysis.attribution_groups import query_axes
 from memjax.analysis.attribution_run import (
     State,
@@ -28,8 +30,6 @@ from memjax.analysis.attribution_run import (
     batch_gradient,
     update,
 )
-from memjax.analysis.sensitivity_inputs import Params, SgdRun
-from memjax.analysis.trajectory import Segment
 
 Measure = Callable[[jax.Array, jax.Array], jax.Array]
 

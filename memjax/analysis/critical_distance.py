@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis import attacks, climbing, interval, search
-from memjax.analysis.certificates import certify
+from memjax.analysis._certificates import interval
+from memjax.analysis._certificates.certificates import certify
+from memjax.analysis._search import attacks, climbing, search
+from memjax.analysis._search.search import Problem
 from memjax.analysis.inputs import LogitsFn
-from memjax.analysis.search import Problem
 from memjax.errors import InputError
 from memjax.keys import tagged
 

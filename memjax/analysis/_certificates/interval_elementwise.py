@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memjax.analysis.interval_rounding import Operation
-from memjax.analysis.interval_value import (
+from memjax.analysis._certificates.interval_rounding import Operation
+from memjax.analysis._certificates.interval_value import (
     Interval,
     hull,
     is_unknown,

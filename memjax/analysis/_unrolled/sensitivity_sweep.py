@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from memjax.analysis._leaves import Params, merge_params
-from memjax.analysis.sensitivity_inputs import Program, SgdRun, SgdState
-from memjax.analysis.trajectory import Segment
+from memjax.analysis._unrolled.sensitivity_inputs import Program, SgdRun, SgdState
+from memjax.analysis._unrolled.trajectory import Segment
 
 
 class Adjoints(NamedTuple):

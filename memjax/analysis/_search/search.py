@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memjax.analysis._search.lass_step import inner_box
 from memjax.analysis.inputs import LogitsFn, check_model
-from memjax.analysis.lass_step import inner_box
 from memjax.analysis.microbatch import check_size
 from memjax.errors import InputError
 

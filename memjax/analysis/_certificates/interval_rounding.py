@@ -14,8 +14,8 @@ from jax import lax
 from jax.extend.core import JaxprEqn
 
 from memjax.analysis import _precision
+from memjax.analysis._certificates.interval_graph import is_float, is_narrow
 from memjax.analysis._jaxprs import apply_equation
-from memjax.analysis.interval_graph import is_float, is_narrow
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 # What a backend may round the factors of a float32 product to, where full precision is not asked
