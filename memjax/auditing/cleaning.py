@@ -49,10 +49,12 @@ def read_decisions(path: epath.PathLike, table: pd.DataFrame, num_classes: int) 
         raise InputError(f"--apply={path}: not readable as CSV ({error})") from None
     for name in ("index", "decision"):
         if name not in rows:
-            raise InputError(f"--apply={path}: no column {name!r}; has {', '.join(rows)}")
+            raise InputError(f"--apply={path}: no column {name!r}; has {', '.join(map(str, rows))}")
     by_index = table.set_index("index")
-    given, found = [], {}
-    for line, row in enumerate(rows.to_dict("records"), start=2):
+    given: list[tuple[int, str, int]] = []
+    found: dict[int, int] = {}
+    for line, cells in enumerate(rows.to_dict("records"), start=2):
+        row = {str(name): str(cell) for name, cell in cells.items()}
         where = f"--apply={path}, line {line}"
         index = _integer(row["index"], where, "index")
         if index not in by_index.index:
@@ -60,7 +62,9 @@ def read_decisions(path: epath.PathLike, table: pd.DataFrame, num_classes: int) 
         if index in found:
             raise InputError(f"{where}: index {index}: decided in line {found[index]} too")
         found[index] = line
-        given.append((index, *_decision(row, by_index.loc[index], num_classes, where)))
+        example = by_index.loc[index]
+        assert isinstance(example, pd.Series)
+        given.append((index, *_decision(row, example, num_classes, where)))
     return pd.DataFrame(given, columns=["index", "decision", "new_label"])
 
 
@@ -101,11 +105,12 @@ def clean(dataset: Dataset, decisions: pd.DataFrame) -> Cleaned:
     place = {int(index): position for position, index in enumerate(dataset.train.index)}
     is_kept = np.ones(len(labels), bool)
     changed = 0
-    for row in decisions.itertuples(index=False):
-        position = place[int(row.index)]
-        is_kept[position] = row.decision != "drop"
-        changed += row.decision == "relabel" and labels[position] != row.new_label
-        labels[position] = row.new_label
+    columns = (decisions[name] for name in ("index", "decision", "new_label"))
+    for index, decision, new_label in zip(*columns, strict=True):
+        position = place[int(index)]
+        is_kept[position] = decision != "drop"
+        changed += decision == "relabel" and labels[position] != new_label
+        labels[position] = new_label
     kept = np.flatnonzero(is_kept)
     lost = np.setdiff1d(np.unique(dataset.train.labels), np.unique(labels[kept]))
     if len(lost):
@@ -154,4 +159,4 @@ def write_clean_copy(folder: epath.PathLike, dataset: Dataset, cleaned: Cleaned)
 
 def _save(path: epath.PathLike, arrays: dict[str, np.ndarray]) -> None:
     with epath.Path(path).open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What an ensemble thinks of every training example, in and out of its members' training subsets."""
+"""What an ensemble thinks of every training example, in and out of its members' subsets."""
 
 import functools
 from collections.abc import Callable, Sequence

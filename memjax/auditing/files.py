@@ -58,7 +58,7 @@ def make_table(
 
 def write_audit(path: epath.PathLike, table: pd.DataFrame) -> None:
     """Writes audit.parquet; its schema says what the columns mean."""
-    words = {name: "a score; high is right" for name in table if name not in COLUMNS}
+    words = {str(name): "a score; high is right" for name in table if name not in COLUMNS}
     write_table(path, table, COLUMNS | words)
 
 

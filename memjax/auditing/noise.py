@@ -1,4 +1,4 @@
-"""How labels go wrong: the confusion of classes, a copy with such flips planted, the share wrong."""
+"""How labels go wrong: confused classes, a copy with such flips planted, the share wrong."""
 
 from typing import NamedTuple
 

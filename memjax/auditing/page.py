@@ -104,16 +104,19 @@ def thumbnail(image: np.ndarray) -> str:
 def _evidence(evidence: pd.DataFrame) -> str:
     best = evidence.head(5)
     combined = evidence[evidence["score"] == "combined"]
+    shown = pd.concat([combined, best]).drop_duplicates("score")
     rows = "".join(
-        f"<tr><td>{html.escape(row.score.replace('_', ' '))}</td><td>{row.auroc:.3f}</td>"
-        f"<td>{row.average_precision:.3f}</td><td>{row.precision_at_k:.3f}</td></tr>"
-        for row in pd.concat([combined, best]).drop_duplicates("score").itertuples()
+        "<tr>"
+        f"<td>{html.escape(str(row['score']).replace('_', ' '))}</td><td>{row['auroc']:.3f}</td>"
+        f"<td>{row['average_precision']:.3f}</td><td>{row['precision_at_k']:.3f}</td></tr>"
+        for row in shown.to_dict("records")
     )
     return (
-        "<p>Flips of the same kind and rate were planted in a copy whose labels are what the networks "
-        "suggest, and found again. Those images fit their planted labels' opposites well; real wrong "
-        "labels sit on harder images, so expect somewhat less.</p>"
-        '<div class="scroll"><table><thead><tr><th>score</th><th>AUROC</th><th>average precision</th>'
+        "<p>Flips of the same kind and rate were planted in a copy whose labels are what the "
+        "networks suggest, and found again. Its unflipped labels are never in doubt, as real ones "
+        "can be: on the data themselves expect somewhat less.</p>"
+        '<div class="scroll"><table><thead><tr><th>score</th><th>AUROC</th>'
+        "<th>average precision</th>"
         f"<th>precision at k</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

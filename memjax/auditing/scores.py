@@ -95,9 +95,7 @@ def _windows(times: int) -> list[tuple[int, int]]:
     return list(zip([0, *cuts[:-1].tolist()], cuts.tolist(), strict=True))
 
 
-def _own_and_others(
-    probabilities: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _own_and_others(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows = np.arange(len(labels))
     others = probabilities.copy()
     others[rows, labels] = -1.0
