@@ -36,7 +36,8 @@ def main() -> None:
     """Runs what the flags say."""
     workdir = command_line.required("workdir", "audit")
 
-    from memjax.auditing.run import Request, apply_decisions, audit, describe, describe_cost
+    from memjax.auditing.request import Request
+    from memjax.auditing.run import apply_decisions, audit, describe
     from memjax.sweeps.run import use_every_core
     from memjax.training.loop import Interrupted
 
@@ -55,7 +56,7 @@ def main() -> None:
         print(describe_cost(request))
         return
     try:
-        found = audit(request, workdir, FLAGS.check_harm)
+        found = audit(request, workdir)
     except Interrupted as stopped:
         print(f"memjax: {stopped}; the same command goes on from there", file=sys.stderr)
         sys.exit(stopped.exit_code)

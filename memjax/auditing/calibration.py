@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from memjax.auditing.noise import NoiseRate, noise_rate
+from memjax.auditing.noise import NoiseRate, mixture_rate, noise_rate
 
 _FOLDS = 5
 _FEWEST_PLANTED = 20
@@ -63,6 +63,38 @@ def calibrate(
         probability_wrong=_at_rate(suspicion, num_planted / len(is_planted), rate.rate),
         rate=rate,
         evidence=_evidence(planted_features, crossed, is_planted),
+        reliability=_reliability(1 / (1 + np.exp(-crossed)), is_planted),
+    )
+
+
+def calibrate_fixed(
+    features: pd.DataFrame, planted_features: pd.DataFrame, seed: int = 0
+) -> Calibration:
+    """The same from probabilities that no label has changed: a user's own, out of sample.
+
+    Flips are planted into the labels as given, of which some are wrong already. The planted ones
+    are a sample of wrong labels and the others a mixture, so that the odds of being planted are
+    proportional to L / (rate L + 1 - rate), L the likelihood ratio of wrong to right; hence
+    P(wrong) = rate x those odds (Elkan and Noto 2008, "Learning classifiers from only positive and
+    unlabeled data").
+
+    Args:
+      features: [n scores], of the labels as given.
+      planted_features: [m scores], of the same examples with a flip planted in every label.
+      seed: of folds and bootstrap.
+    """
+    both = pd.concat([planted_features, features], ignore_index=True)
+    is_planted = np.arange(len(both)) < len(planted_features)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000))
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    crossed = cross_val_predict(model, both, is_planted, cv=folds, method="decision_function")
+    suspicion, planted_suspicion = crossed[~is_planted], crossed[is_planted]
+    rate = mixture_rate(suspicion, planted_suspicion, seed)
+    odds = np.exp(suspicion) * len(features) / len(planted_features)
+    return Calibration(
+        probability_wrong=np.clip(rate.rate * odds, 0.0, 1.0),
+        rate=rate,
+        evidence=_evidence(both, crossed, is_planted),
         reliability=_reliability(1 / (1 + np.exp(-crossed)), is_planted),
     )
 

@@ -43,6 +43,18 @@ def transition(counts: np.ndarray) -> np.ndarray:
     return flips + np.diag(1 - flips.sum(axis=1))
 
 
+def flip_all(rng: np.random.Generator, labels: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    """Returns int [n]: every label replaced by another one, drawn as they are confused.
+
+    Args:
+      rng: of the draws.
+      labels: int [n].
+      flips: [classes classes], P(label | class); its diagonal does not matter.
+    """
+    others = flips * (1 - np.eye(len(flips)))
+    return plant(rng, labels, others / others.sum(axis=1, keepdims=True))
+
+
 def plant(rng: np.random.Generator, labels: np.ndarray, flips: np.ndarray) -> np.ndarray:
     """Returns int [n]: labels drawn from the row of each label's class.
 
@@ -80,6 +92,35 @@ def noise_rate(
         found.append(_rate(*parts))
     low, high = np.quantile(found, (0.025, 0.975))
     return NoiseRate(_rate(suspicion, wrong, right), float(low), float(high))
+
+
+def mixture_rate(suspicion: np.ndarray, wrong: np.ndarray, seed: int = 0) -> NoiseRate:
+    """Returns the largest share of labels that can be as the wrong ones are.
+
+    Where no right label is as suspicious as a wrong one, the share above a bound over that of the
+    wrong ones is the rate; the smallest over the bounds that a third to two thirds exceed.
+
+    Args:
+      suspicion: [n], of the labels as given; high is wrong.
+      wrong: [m], of planted flips.
+      seed: of the bootstrap.
+    """
+
+    def rate(given: np.ndarray, wrong: np.ndarray) -> float:
+        bounds = np.quantile(wrong, 1 - np.linspace(1 / 3, 2 / 3, 8))
+        above = [
+            1 - np.searchsorted(np.sort(values), bounds, side="right") / len(values)
+            for values in (given, wrong)
+        ]
+        return float(np.clip((above[0] / np.maximum(above[1], 1e-9)).min(), 0.0, 1.0))
+
+    rng = np.random.default_rng(seed)
+    found = [
+        rate(rng.choice(suspicion, len(suspicion)), rng.choice(wrong, len(wrong)))
+        for _ in range(200)
+    ]
+    low, high = np.quantile(found, (0.025, 0.975))
+    return NoiseRate(rate(suspicion, wrong), float(low), float(high))
 
 
 def _rate(given: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> float:
