@@ -15,8 +15,9 @@ import ml_collections
 
 from memjax.errors import InputError
 
-SOURCES = ("tfds", "digits", "npz")
-STANDARDIZE = ("none", "scalar", "channel")
+SOURCES = ("digits", "tfds", "npz", "folder", "table", "huggingface")
+STANDARDIZE = ("none", "scalar", "channel", "feature")
+LAYOUTS = ("auto", "HWC", "CHW")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")
 PLACEMENTS = ("auto", "replicated", "sharded")
 SCHEDULES = ("constant", "step", "cosine")
@@ -49,15 +50,24 @@ def _choice(default: str, options: Iterable[str]) -> Any:
 class Dataset:
     """Where the examples come from."""
 
-    source: str = _choice("digits", SOURCES)
-    name: str = "digits"  # the builder's name, for source tfds
-    path: str = ""  # the file, for source npz
+    source: str = "digits"  # one of SOURCES, or file.py:function that returns arrays
+    name: str = "digits"  # tfds: the builder's name; huggingface: NAME[:CONFIG] on the hub
+    path: str = ""  # the file or folder, for sources npz, folder, table and huggingface
     data_dir: str = ""  # where tfds keeps its data; empty: its default, ~/tensorflow_datasets
     num_train: int = _integer(0, 0)  # 0: all
     num_validation: int = _integer(-1, -1)  # -1: all; 0: none [split not in the paper]
     classes: tuple[int, ...] = ()  # a subset of the classes, relabelled in this order; (): all
     image_size: int = _integer(0, 0)  # height and width after downscaling; 0: as stored
-    # Moments of the training data, taken off before the network. [not in the paper]
+    scale: float = _number(0.0, 0.0)  # what images are divided by, 255 say; 0: as they are
+    layout: str = _choice("auto", LAYOUTS)  # CHW: channels come first; auto: HWC, if it is likely
+    # Columns of a table, of huggingface, or features of tfds; empty: found by their usual names.
+    image_column: str = ""  # file paths, encoded images, or lists of numbers
+    label_column: str = ""
+    true_label_column: str = ""  # labels known to be right, where label_column may be wrong
+    split_column: str = ""
+    id_column: str = ""
+    # Moments of the training data, taken off before the network; feature: of each of [n features],
+    # which may then be of any scale. [not in the paper]
     standardize: str = _choice("scalar", STANDARDIZE)
     seed: int = _integer(0, 0)  # draws the examples when fewer than all are asked for
     cache_dir: str = ""  # decoded arrays; empty: $MEMJAX_CACHE or ~/.cache/memjax
@@ -319,12 +329,48 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{guess}allowed: {', '.join(known)}"
 
 
+# What a source needs as its path, and which of the fields that few sources read it does read.
+_PATHS = {"npz": "a .npz file", "folder": "a folder", "table": "a .csv, .tsv or .parquet file"}
+_COLUMNS = ("image_column", "label_column", "true_label_column", "split_column", "id_column")
+_READ_BY = {
+    **dict.fromkeys(_COLUMNS[:3], ("table", "huggingface", "tfds")),
+    **dict.fromkeys(_COLUMNS[3:], ("table", "huggingface")),
+    "scale": ("npz", "table", "huggingface", "a function"),
+    "layout": ("npz", "table", "huggingface", "a function"),
+}
+
+
+def _check_dataset(dataset: Dataset) -> None:
+    source = dataset.source
+    if source not in SOURCES and ":" not in source:
+        raise InputError(
+            f"config.dataset.source={source!r}: {nearest(source, SOURCES)}, or file.py:function "
+            "or package.module:function"
+        )
+    if source in _PATHS and not dataset.path:
+        raise InputError(
+            f"config.dataset.path='': source {source} needs the path of {_PATHS[source]}"
+        )
+    if source == "huggingface" and not dataset.path and dataset.name in ("", Dataset.name):
+        raise InputError(
+            "config.dataset.path='': source huggingface needs the path of a folder that "
+            "save_to_disk wrote, or config.dataset.name=NAME on the hub"
+        )
+    for name, sources in _READ_BY.items():
+        value = getattr(dataset, name)
+        mine = "a function" if ":" in source else source
+        if value != getattr(Dataset, name) and mine not in sources:
+            raise InputError(
+                f"config.dataset.{name}={value!r}: goes with {', '.join(sources)}, not with source "
+                f"{source}"
+            )
+
+
 def _check_together(config: Config) -> Config:
     from memjax.data.examples import parse_kinds
 
     parse_kinds(config.corruption.kind)
-    if config.dataset.source == "npz" and not config.dataset.path:
-        raise InputError("config.dataset.path='': source npz needs the path of a .npz file")
+    _check_dataset(config.dataset)
     if config.run.member_devices and config.ensemble.size % config.run.member_devices:
         raise InputError(
             f"config.run.member_devices={config.run.member_devices}: must divide "

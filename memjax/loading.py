@@ -27,9 +27,11 @@ class SplitArrays(NamedTuple):
     Attributes:
       images: [n height width channels], float32 in [0, 1] (Gaussian inputs are not clipped).
       labels: int32 [n], the labels trained on.
-      true_labels: int32 [n], before corruption.
-      is_corrupted: bool [n].
+      true_labels: int32 [n], before corruption; where the source knows better, its true labels.
+      is_corrupted: bool [n], by the corruption, or mislabelled in the source.
       source_index: int64 [n], positions in the source's split.
+      is_mislabeled: bool [n], the label is not the true label.
+      example_ids: str [n], file paths or keys in the source.
     """
 
     images: jax.Array
@@ -37,16 +39,23 @@ class SplitArrays(NamedTuple):
     true_labels: np.ndarray
     is_corrupted: np.ndarray
     source_index: np.ndarray
+    is_mislabeled: np.ndarray
+    example_ids: np.ndarray
 
     def at(self, rows: Any) -> "SplitArrays":
         """Returns the chosen rows: a slice, a mask, or positions."""
-        return SplitArrays(
-            self.images[rows],
-            self.labels[rows],
-            self.true_labels[rows],
-            self.is_corrupted[rows],
-            self.source_index[rows],
-        )
+        return SplitArrays(*(values[rows] for values in self))  # type: ignore[arg-type]
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Returns what every table says of an example, column -> [n]."""
+        return {
+            "index": self.source_index,
+            "example_id": self.example_ids,
+            "label": self.labels,
+            "true_label": self.true_labels,
+            "is_corrupted": self.is_corrupted,
+            "is_mislabeled": self.is_mislabeled,
+        }
 
 
 def shared_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
@@ -155,15 +164,25 @@ class Run:
             examples.true_labels,
             examples.is_corrupted,
             examples.index,
+            examples.is_mislabeled,
+            examples.example_ids,
         )
 
     @functools.cached_property
     def validation(self) -> SplitArrays:
-        """The validation examples, never corrupted."""
+        """The validation examples, never corrupted (but some sources know of wrong labels)."""
         split = self.setup.dataset.validation
         images = unit_pixels(jax.numpy.asarray(split.images))
-        clean = np.zeros(len(split.labels), bool)
-        return SplitArrays(images, split.labels, split.labels, clean, split.index)
+        is_wrong = split.labels != split.true_labels
+        return SplitArrays(
+            images,
+            split.labels,
+            split.true_labels,
+            is_wrong,
+            split.index,
+            is_wrong,
+            split.example_ids,
+        )
 
     @functools.cached_property
     def is_member(self) -> np.ndarray:

@@ -266,12 +266,12 @@ def shuffle_pixels(
 
     Args:
       key: a typed key.
-      images: [n height width channels], of any dtype.
+      images: [n height width channels] or [n features], of any dtype.
       fraction: share of the examples in [0, 1], static.
       per_example: a permutation of its own for each example, in place of one for all.
 
     Returns:
-      (images [n height width channels] of the same dtype, is_corrupted bool [n]).
+      (images of the same shape and dtype, is_corrupted bool [n]).
 
     Raises:
       InputError: if fraction is not in [0, 1].
@@ -286,16 +286,16 @@ def shuffle_pixels(
       True
     """
     images = jnp.asarray(images)
-    n, height, width, channels = images.shape
+    n = len(images)
     positions = corrupted_positions(key, n, fraction)
-    pixels = images.reshape(n, height * width, channels)
+    pixels = images.reshape(n, -1, images.shape[-1] if images.ndim > 2 else 1)
 
     def shuffle(index: jax.Array) -> jax.Array:
         # Position 0's permutation serves all where there is one for all.
         example_key = _example_key(key, _PIXELS, index if per_example else 0)
-        return pixels[index][jax.random.permutation(example_key, height * width)]
+        return pixels[index][jax.random.permutation(example_key, pixels.shape[1])]
 
-    shuffled = jax.vmap(shuffle)(positions).reshape(-1, height, width, channels)
+    shuffled = jax.vmap(shuffle)(positions).reshape(-1, *images.shape[1:])
     return images.at[positions].set(shuffled), _mask(positions, n)
 
 

@@ -32,6 +32,18 @@ _LABEL_KINDS = (
     "unique_labels",
 )
 
+EXAMPLE_COLUMNS = {
+    "split": "'train' or 'validation'",
+    "index": "position in the source's split",
+    "example_id": "file path or key in the source; the index where it has none",
+    "label": "the label trained on",
+    "true_label": "the label before corruption, or the source's own true label",
+    "label_name": "name of the class of label",
+    "true_label_name": "name of the class of true_label",
+    "is_corrupted": "whether the corruption touched this example, or the source's label is wrong",
+    "is_mislabeled": "whether label is not true_label",
+}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
@@ -39,12 +51,17 @@ class Examples:
 
     Attributes:
       images: [n height width channels], uint8, or float32 in units of [0, 1] pixels (noise is not
-        clipped to them).
+        clipped to them); or [n features], float32.
       labels: int32 [n], trained on.
-      true_labels: int32 [n], of the source.
-      is_corrupted: bool [n], chosen for corruption; unique labels alone corrupt nobody.
+      true_labels: int32 [n], of the source: its true labels where it knows them, else its labels.
+      is_corrupted: bool [n], chosen for corruption, or mislabelled in the source itself; unique
+        labels alone corrupt nobody.
       index: int64 [n], position in the source's training split.
       num_classes: of `labels`; with unique labels, n.
+      is_chosen: bool [n], chosen for corruption: whose input is noise where inputs are.
+      is_mislabeled: bool [n], the label is not the true label; with unique labels, nowhere.
+      example_ids: str [n], as in the source.
+      class_names: a name for each class of the source; with unique labels, the examples' ids.
     """
 
     images: np.ndarray
@@ -53,13 +70,18 @@ class Examples:
     is_corrupted: np.ndarray
     index: np.ndarray
     num_classes: int
+    is_chosen: np.ndarray
+    is_mislabeled: np.ndarray
+    example_ids: np.ndarray
+    class_names: tuple[str, ...]
 
 
 def corrupt_examples(config: configuration.Corruption, dataset: Dataset) -> Examples:
     """Corrupts the training examples as the config's corruption section says.
 
     Kinds joined with "+" corrupt the same examples: one kind that changes inputs, one that changes
-    labels. `removed` goes with `unique_labels` only.
+    labels. `removed` goes with `unique_labels` only. New labels are drawn from what the examples
+    really show: wrong labels are wrong where the source's own label was wrong already.
 
     Args:
       config: the checked `corruption` section.
@@ -86,18 +108,33 @@ def corrupt_examples(config: configuration.Corruption, dataset: Dataset) -> Exam
     if "removed" in kinds:
         train = train.take(np.asarray(remove(key, len(train), config.fraction)))
     images, labels = train.images, train.labels
-    num_classes = dataset.num_classes
-    is_corrupted = np.zeros(len(train), bool)
+    num_classes, class_names = dataset.num_classes, dataset.class_names
+    is_chosen = np.zeros(len(train), bool)
     for kind in kinds:
         if kind in _INPUT_KINDS:
-            images, is_corrupted = _corrupt_images(kind, key, images, config.fraction)
-        elif kind == "unique_labels":
-            labels, num_classes = np.asarray(unique_labels(labels)), len(train)
-        elif kind in _LABEL_KINDS:
+            images, is_chosen = _corrupt_images(kind, key, images, config.fraction)
+        elif kind in _LABEL_KINDS and kind != "unique_labels":
             corrupt = _label_corruption(kind, num_classes, config.transition)
-            drawn, mask = corrupt(key, labels, config.fraction)
-            labels, is_corrupted = np.asarray(drawn), np.asarray(mask)
-    return Examples(images, labels, train.labels, is_corrupted, train.index, num_classes)
+            # A permutation keeps the counts of the labels that are there.
+            source = train.labels if kind == "permuted_labels" else train.true_labels
+            drawn, mask = (np.asarray(made) for made in corrupt(key, source, config.fraction))
+            labels, is_chosen = np.where(mask, drawn, labels), mask
+    is_mislabeled = labels != train.true_labels
+    if "unique_labels" in kinds:
+        labels, num_classes = np.asarray(unique_labels(labels)), len(train)
+        class_names, is_mislabeled = tuple(train.example_ids), np.zeros(len(train), bool)
+    return Examples(
+        images,
+        labels,
+        train.true_labels,
+        is_chosen | is_mislabeled,
+        train.index,
+        num_classes,
+        is_chosen,
+        is_mislabeled,
+        train.example_ids,
+        class_names,
+    )
 
 
 def parse_kinds(kind: str) -> tuple[str, ...]:
@@ -141,20 +178,26 @@ def examples_table(dataset: Dataset, examples: Examples) -> pd.DataFrame:
       examples: its training examples as corrupted.
 
     Returns:
-      A data frame with the columns split ("train" or "validation"), index (position in the source's
-      split), label (trained on), true_label and is_corrupted.
+      A data frame with the columns of `EXAMPLE_COLUMNS`.
     """
     validation = dataset.validation
     sizes = [len(examples.labels), len(validation)]
-    uncorrupted = np.zeros(len(validation), bool)
+    label_names = np.array(examples.class_names, object)
+    true_names = np.array(dataset.class_names, object)
+    is_wrong = validation.labels != validation.true_labels
+    columns = {
+        "split": np.repeat(["train", "validation"], sizes),
+        "index": (examples.index, validation.index),
+        "example_id": (examples.example_ids, validation.example_ids),
+        "label": (examples.labels, validation.labels),
+        "true_label": (examples.true_labels, validation.true_labels),
+        "label_name": (label_names[examples.labels], true_names[validation.labels]),
+        "true_label_name": (true_names[examples.true_labels], true_names[validation.true_labels]),
+        "is_corrupted": (examples.is_corrupted, is_wrong),
+        "is_mislabeled": (examples.is_mislabeled, is_wrong),
+    }
     return pd.DataFrame(
-        {
-            "split": np.repeat(["train", "validation"], sizes),
-            "index": np.concatenate([examples.index, validation.index]),
-            "label": np.concatenate([examples.labels, validation.labels]),
-            "true_label": np.concatenate([examples.true_labels, validation.labels]),
-            "is_corrupted": np.concatenate([examples.is_corrupted, uncorrupted]),
-        }
+        {k: np.concatenate(v) if isinstance(v, tuple) else v for k, v in columns.items()}
     )
 
 

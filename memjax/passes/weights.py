@@ -10,6 +10,7 @@ import pandas as pd
 from memjax.analysis.filters import filter_quality, first_layer_filters, rank_against_initial
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.sharpness import hessian_eigenvalue, hessian_trace
+from memjax.errors import InputError
 from memjax.passes.base import CHECKPOINT_COLUMNS, Context, Pass, as_lists
 
 NUM_TRACE_PROBES = 30
@@ -36,6 +37,12 @@ SHARPNESS_COLUMNS = {
     "trace": "of the Hessian, Hutchinson's estimate (nats per parameter unit^2)",
     "trace_standard_error": "its standard error",
 }
+
+
+def _check_filters(context: Context) -> None:
+    shape = context.run.setup.image_shape
+    if len(shape) != 3:
+        raise InputError(f"pass filters: is for images; this run has {shape[0]} features")
 
 
 def _filters(context: Context, step: int) -> pd.DataFrame:
@@ -104,6 +111,7 @@ FILTERS = Pass(
     columns=FILTER_COLUMNS,
     options=("members",),
     compute=_filters,
+    check=_check_filters,
 )
 SHARPNESS = Pass(
     name="sharpness",

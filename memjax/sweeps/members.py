@@ -30,7 +30,7 @@ def point_members(setup: Setup, traced: Sequence[str], with_noise: bool) -> Memb
     subsets = np.asarray(member_subsets(setup))
     rows = _positions(setup.dataset, examples).astype(np.int32)[subsets]
     is_corrupted = examples.is_corrupted[subsets]
-    is_noise = is_corrupted if uses_noise(setup) else np.zeros_like(is_corrupted)
+    is_noise = examples.is_chosen[subsets] if uses_noise(setup) else np.zeros_like(is_corrupted)
     flat = flatten(setup.config.as_dict())
     return Members(
         seeds=np.asarray(setup.seeds),

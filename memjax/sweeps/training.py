@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from memjax.data.examples import examples_table
+from memjax.data.examples import EXAMPLE_COLUMNS, examples_table
 from memjax.runtime.checkpoints import Checkpoints, finite_and_checksum
 from memjax.runtime.mesh import make_mesh, over_members, replicated
 from memjax.runtime.metrics import MetricsLog
@@ -44,7 +44,7 @@ from memjax.training.loop import (
 )
 from memjax.training.members import map_members, shard_members
 from memjax.training.program import DeviceData
-from memjax.training.run import EXAMPLE_COLUMNS, config_document, summarize
+from memjax.training.run import config_document, summarize
 from memjax.training.setup import Setup, members_per_chunk
 from memjax.training.state import init_state
 

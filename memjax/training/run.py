@@ -9,7 +9,8 @@ import numpy as np
 from etils import epath
 
 import memjax
-from memjax.data.examples import examples_table
+from memjax.data.describe import derived_data, describe_data
+from memjax.data.examples import EXAMPLE_COLUMNS, examples_table
 from memjax.reporting.curves import draw_curves
 from memjax.runtime.distributed import (
     check_same_on_all_processes,
@@ -31,14 +32,6 @@ from memjax.training.loop import train
 from memjax.training.setup import Setup, data_fingerprint
 from memjax.training.step import step_flops
 
-EXAMPLE_COLUMNS = {
-    "split": "'train' or 'validation'",
-    "index": "position in the source's split",
-    "label": "the label trained on",
-    "true_label": "the label before corruption",
-    "is_corrupted": "whether the corruption touched this example",
-}
-
 
 def config_document(setup: Setup) -> dict[str, Any]:
     """Returns what config.json holds: science fields apart from fields that change no result."""
@@ -58,12 +51,13 @@ def config_document(setup: Setup) -> dict[str, Any]:
             "num_params": setup.num_params,
             "steps_per_epoch": setup.batches.steps_per_epoch,
             **moments,
+            **derived_data(setup.dataset),
         },
     }
 
 
 def describe_setup(setup: Setup) -> str:
-    """Returns the line that a run starts with."""
+    """Returns the lines that a run starts with: what is trained, and on what data."""
     mesh, config = setup.mesh, setup.config
     device = mesh.devices.flat[0]
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -76,7 +70,7 @@ def describe_setup(setup: Setup) -> str:
         if corruption.kind == "none"
         else (f"{corruption.kind} {corruption.fraction:.0%}")
     )
-    return (
+    line = (
         f"memjax {memjax.__version__} | {mesh.size} {device.platform} device(s) ({axes}) | "
         f"{setup.dataset.name}: {len(setup.examples.labels):,} training, "
         f"{len(setup.dataset.validation.labels):,} validation examples, "
@@ -84,6 +78,7 @@ def describe_setup(setup: Setup) -> str:
         f"{config.model.name}: {setup.num_params:,} parameters{members} | "
         f"{setup.batches.steps_per_epoch} steps an epoch, {config.train.num_epochs} epochs"
     )
+    return "\n".join([line, *describe_data(setup.dataset, setup.examples)])
 
 
 def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[str, Any]:

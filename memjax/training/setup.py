@@ -65,7 +65,7 @@ class Setup(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(height, width, channels)."""
+        """(height, width, channels), or (features,)."""
         return self.examples.images.shape[1:]
 
     @property
@@ -193,14 +193,12 @@ def member_subsets(setup: Setup) -> jax.Array:
 
 
 def data_fingerprint(setup: Setup) -> str:
-    """Returns 8 hex digits that differ when a pixel or a label does, corrupted or not."""
+    """Returns 8 hex digits that differ when a pixel, a label or a true label does."""
     checksum = 0
-    validation = setup.dataset.validation
-    for part in (
-        setup.examples.images,
-        setup.examples.labels,
-        validation.images,
-        validation.labels,
-    ):
+    train, validation = setup.dataset.train, setup.dataset.validation
+    parts = [setup.examples.images, setup.examples.labels, validation.images, validation.labels]
+    # Known truth decides what counts as corrupted.
+    parts += [s.true_labels for s in (train, validation) if (s.labels != s.true_labels).any()]
+    for part in parts:
         checksum = zlib.crc32(np.ascontiguousarray(part).data, checksum)
     return f"{checksum:08x}"

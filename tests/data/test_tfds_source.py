@@ -204,7 +204,7 @@ def test_not_prepared_and_no_network_is_one_line_that_says_what_to_do(tmp_path, 
     assert "no connection to" in said
     assert f"python -m memjax.data.prepare mnist --data_dir={tmp_path / 'tfds'}" in said
     assert "config.dataset.data_dir" in said
-    assert "config.dataset.source=digits or npz" in said
+    assert "config.dataset.source=digits, folder or npz" in said
     assert list(tmp_path.iterdir()) == []
 
 
