@@ -5,6 +5,8 @@ sweep failed; 75 another process of the run was lost (the same command goes on);
 SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so that --help is quick.
 """
 
+import ast
+import contextlib
 import errno
 import importlib.util
 import logging
@@ -12,7 +14,7 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -24,10 +26,16 @@ from memjax.errors import Diverged, InputError, ToldByMain
 flags.DEFINE_string(
     "compilation_cache", "", "Folder or gs:// path that keeps compiled programs for later runs."
 )
+flags.DEFINE_bool(
+    "lock", True, "Lock the folders written to; --nolock: I take care that nobody else writes them."
+)
 
 
 def find_config(path: str) -> str:
     """Returns the path of a config file: as given, or among those that memjax ships.
+
+    Only a bare name or configs/NAME.py means a shipped one: another path that does not exist is a
+    mistake, not a wish for a file of that name from elsewhere.
 
     Raises:
       InputError: if there is none, with the nearest name.
@@ -36,7 +44,10 @@ def find_config(path: str) -> str:
 
     name, _, variant = path.partition(":")
     shipped = config_folder()
-    for candidate in (pathlib.Path(name), shipped / pathlib.Path(name).name):
+    candidates = [pathlib.Path(name)]
+    if "/" not in name.removeprefix("configs/"):
+        candidates.append(shipped / pathlib.Path(name).name)
+    for candidate in candidates:
         if candidate.is_file() and candidate.suffix == ".py":
             return f"{candidate}:{variant}" if variant else str(candidate)
     known = [f"configs/{found}" for found in config_names()]
@@ -59,9 +70,29 @@ def config_names() -> list[str]:
     return sorted(p.name for p in config_folder().glob("*.py") if p.name != "__init__.py")
 
 
+def config_file_folder() -> pathlib.Path:
+    """Returns the folder of --config, where paths in the file may begin."""
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    return pathlib.Path(path.partition(":")[0]).absolute().parent
+
+
 def define_config_flag() -> None:
     """Defines --config and its overrides (--config.train.batch_size=64)."""
     config_flags.DEFINE_config_file("config", None, "The config file, FILE.py or FILE.py:quick.")
+
+
+def define_deterministic_flag() -> None:
+    """Defines --deterministic, for what has no config of its own."""
+    flags.DEFINE_bool(
+        "deterministic", True, "The same bits at every run, which costs speed on GPU."
+    )
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """Tells XLA whether GPUs are to be deterministic; before anything else of JAX."""
+    from memjax.runtime.determinism import deterministic_kernels
+
+    deterministic_kernels(deterministic)
 
 
 def define_process_flags() -> None:
@@ -87,6 +118,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a mistake is one line and exit code 2."""
     argv = list(argv)
     try:
+        argv, model_fields = take_model_fields(argv)
         for place, word in enumerate(argv):
             flag, equals, value = word.partition("=")
             if flag in ("--config", "-config"):
@@ -94,14 +126,81 @@ def parse(argv: Sequence[str]) -> list[str]:
                     argv[place] = f"--config={find_config(value)}"
                 elif place + 1 < len(argv):
                     argv[place + 1] = find_config(argv[place + 1])
-        rest = flags.FLAGS(argv)
+        with _process_arguments(argv):
+            rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise InputError(f"{rest[1]!r}: not understood; every flag begins with --")
+        if model_fields:
+            if not _is_given("config"):
+                name = next(iter(model_fields))
+                raise InputError(f"--config.model.{name}: needs --config=FILE.py as well")
+            set_model_fields(flags.FLAGS["config"].value, model_fields)
         return rest
     except InputError as error:
         fail(error)
     except Exception as error:  # a config file runs code of the user's
         fail(InputError(_in_words(error)))
+
+
+@contextlib.contextmanager
+def _process_arguments(argv: list[str]) -> Iterator[None]:
+    """Makes these the process's arguments for a while: ml_collections looks for overrides there."""
+    before = sys.argv
+    sys.argv = argv
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def take_model_fields(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes --config.model.FIELD=VALUE out of a command line.
+
+    Which fields there are, and of what types, the network's class knows, and no config file.
+    """
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    words = iter(argv)
+    for word in words:
+        match = re.fullmatch(r"--?config\.model\.(?:fields\.)?([A-Za-z_]\w*)(?:=(.*))?", word, re.S)
+        if not match:
+            rest.append(word)
+            continue
+        name, text = match.groups()
+        if text is None:
+            text = next(words, None)
+        if text is None:
+            raise InputError(f"--config.model.{name}: needs a value, --config.model.{name}=VALUE")
+        found[name] = text if name == "name" else _literal(text)
+    return rest, found
+
+
+def _literal(text: str) -> Any:
+    """Returns what a Python literal says; other words are themselves."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def set_model_fields(config: Any, fields: dict[str, Any]) -> None:
+    """Sets fields of config.model; another network drops the fields of the file's own.
+
+    Args:
+        config: a ConfigDict with a section `model`, changed in place.
+        fields: name and fields, from `take_model_fields`.
+    """
+    model = config.model.to_dict()
+    model |= model.pop("fields", None) or {}
+    name = fields.get("name", model.get("name"))
+    if name != model.get("name"):
+        model = {}
+    with config.unlocked():
+        config.model = {**model, **fields, "name": name}
+
+
+def _is_given(flag: str) -> bool:
+    return flag in flags.FLAGS and flags.FLAGS[flag].value is not None
 
 
 def _in_words(error: Exception) -> str:
@@ -163,6 +262,10 @@ def run_entry_point(main: Callable[[], None]) -> None:
 
             jax.config.update("jax_compilation_cache_dir", flags.FLAGS.compilation_cache)
         _check_buckets()
+        if not flags.FLAGS.lock:
+            from memjax.runtime.workdir import use_locks
+
+            use_locks(False)
         code = _run(main)
         distributed = _distributed()
         if distributed:

@@ -1,6 +1,9 @@
 """A finished or running run, opened for analysis."""
 
+import collections
 import functools
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,14 +13,16 @@ import pandas as pd
 from etils import epath
 from flax import linen as nn
 
-from memjax.config import Config, resolve, unflatten
+from memjax.config import Config, comparable, resolve, unflatten
 from memjax.errors import InputError
+from memjax.models.adapters import Model
 from memjax.runtime.checkpoints import Checkpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
-from memjax.runtime.workdir import difference, read_json
-from memjax.training.run import config_document
-from memjax.training.setup import Setup, abstract_states, member_subsets, prepare
+from memjax.runtime.workdir import difference, is_being_cleared, read_json
+from memjax.training.dynamics import parts_of, read_dynamics
+from memjax.training.point_folder import DERIVED, config_document
+from memjax.training.setup import Setup, abstract_saved, member_subsets, prepare
 from memjax.training.step import Network, for_inference, make_logits_fn, unit_pixels
 
 
@@ -74,9 +79,39 @@ def shared_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
 
 @functools.lru_cache(maxsize=64)
 def _logits_fn_of(
-    model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    model: nn.Module | Model, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Callable[[Any, jax.Array], jax.Array]:
     return make_logits_fn(Network(model, np.array(mean, np.float32), np.array(std, np.float32)))
+
+
+_KEPT_BYTES = 1 << 30
+_states: collections.OrderedDict[tuple[str, int], tuple[Any, Any]] = collections.OrderedDict()
+
+
+def _read(checkpoints: Checkpoints, folder: epath.Path, step: int, setup: Setup) -> tuple[Any, Any]:
+    """Returns a checkpoint on the host; the last ones read are kept, for the points of a group."""
+    metadata = checkpoints.metadata(step)
+    key = f"{folder}", step
+    if key in _states and _states[key][1] == metadata:
+        _states.move_to_end(key)
+        return _states[key]
+    _states[key] = checkpoints.restore(step, abstract_saved(setup))
+    sizes = {k: sum(x.nbytes for x in jax.tree.leaves(state)) for k, (state, _) in _states.items()}
+    while len(_states) > 1 and sum(sizes[k] for k in _states) > _KEPT_BYTES:
+        _states.popitem(last=False)
+    return _states[key]
+
+
+def _noted(checkpoints: Checkpoints, folder: epath.Path, step: int) -> dict[str, Any]:
+    """Returns what was noted with a checkpoint, from what was read where that is at hand."""
+    key = f"{folder}", step
+    return _states[key][1] if key in _states else checkpoints.metadata(step)
+
+
+def _let_import_from(folder: str) -> None:
+    """Makes the modules of a run's own model importable, wherever the analysis was started."""
+    if folder and os.path.isdir(folder) and folder not in sys.path:
+        sys.path.append(folder)
 
 
 class Run:
@@ -97,29 +132,65 @@ class Run:
         document = read_json(self.workdir / "config.json")
         if not isinstance(document, dict) or not {"science", "run"} <= set(document):
             raise InputError(f"{self.workdir / 'config.json'}: not that of a memjax run")
-        science = {k: v for k, v in document["science"].items() if not k.startswith("data.")}
+        if is_being_cleared(self.workdir):
+            raise InputError(f"{self.workdir}: an --overwrite was interrupted; start the run again")
+        there = comparable(document["science"])
+        # Of a memjax that did not count them yet, draws were the first.
+        there.setdefault("draws.version", 1)
+        science = {k: v for k, v in document["science"].items() if not k.startswith(DERIVED)}
+        _let_import_from(document.get("derived", {}).get("import_folder", ""))
         # The machine that analyses a run need not be the one that trained it.
         devices = {"run.num_devices": 0, "run.member_devices": 0}
-        self.config: Config = resolve(unflatten(science | document["run"] | devices | overrides))
+        fields = unflatten(science | document["run"] | devices | overrides)
+        self.config: Config = resolve(fields, check_effects=False)
         self.setup: Setup = prepare(self.config, devices=jax.local_devices())
         # Fields that the run's memjax did not have yet are at the defaults that keep its results.
         now = config_document(self.setup)["science"]
-        found = difference(
-            document["science"], {name: now.get(name) for name in document["science"]}
-        )
+        names = set(there) | {name for name in now if name.startswith("code.")}
+        found = difference(there, {name: now[name] for name in names if name in now})
         if found:
-            raise InputError(f"{self.workdir}: the run and its data now differ ({found})")
+            raise InputError(
+                f"{self.workdir}: the run and its data, or its model's code, now differ ({found})"
+            )
         self.logits_fn = shared_logits_fn(for_inference(self.setup.network))
         self.trained_logits_fn = shared_logits_fn(self.setup.network)
 
     @functools.cached_property
-    def _checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.workdir, read_only=True)
+    def _stores(self) -> tuple[str, list[tuple[epath.Path, Checkpoints]]]:
+        """The run's name among the rows of its checkpoints, and where these are."""
+        path, folders, name = self.workdir / "group.json", [self.workdir], ""
+        if path.exists():  # a point of a sweep
+            group = read_json(path)
+            folders = [self.workdir.parent.parent / "groups" / each for each in group["groups"]]
+            folders = [folder for folder in folders if (folder / "checkpoints").exists()]
+            name = group["name"]
+        return name, [(folder, Checkpoints(folder, read_only=True)) for folder in folders]
+
+    @functools.cached_property
+    def _places(self) -> dict[int, tuple[epath.Path, Checkpoints, list[int]]]:
+        """By step, where its checkpoint is, and in which rows of it the run's members are."""
+        found, (name, stores) = {}, self._stores
+        for folder, store in stores:
+            for step in store.steps():
+                if not name:
+                    found[step] = folder, store, list(range(self.num_members))
+                    continue
+                rows = _noted(store, folder, step)["rows"]
+                own = [place for place, (owner, _) in enumerate(rows) if owner == name]
+                if own:
+                    found[step] = folder, store, own
+        return dict(sorted(found.items()))
 
     @property
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, ascending."""
-        return self._checkpoints.steps()
+        return list(self._places)
+
+    def _place(self, step: int) -> tuple[epath.Path, Checkpoints, list[int]]:
+        if step not in self._places:
+            known = ", ".join(map(str, self.steps)) or "none"
+            raise InputError(f"step {step}: no such checkpoint of {self.workdir}; has: {known}")
+        return self._places[step]
 
     @property
     def num_members(self) -> int:
@@ -132,8 +203,18 @@ class Run:
 
     def member_params(self, step: int) -> Any:
         """Returns the params of every member at a checkpoint, each a numpy array [members ...]."""
-        found = self._checkpoints.restore(step, abstract_states(self.setup)).state.params
-        return jax.tree.map(np.asarray, found)
+        folder, store, rows = self._place(step)
+        state, metadata = _read(store, folder, step, self.setup)
+        own = jax.tree.map(lambda leaf: leaf[rows], state)
+        store.check(step, [metadata["checksum"][row] for row in rows], own)
+        return own.state.params
+
+    def last_step(self, member: int) -> int:
+        """Returns the last step that a member was trained; its params stay as they are then."""
+        folder, store, rows = self._place(self.steps[-1])
+        metadata = _noted(store, folder, self.steps[-1])
+        ended = max(metadata[how][rows[member]] for how in ("fitted", "diverged"))
+        return ended if ended >= 0 else self.steps[-1]
 
     def params(self, step: int | None = None, member: int = 0) -> Any:
         """Returns the params of one network.
@@ -197,6 +278,16 @@ class Run:
         return pd.DataFrame(read_metrics(self.workdir / "metrics.jsonl"))
 
     @property
+    def has_dynamics(self) -> bool:
+        """Whether each example was recorded at every evaluation."""
+        return bool(parts_of(self.workdir))
+
+    @property
+    def dynamics(self) -> pd.DataFrame:
+        """dynamics/, a row per logged step, member and example; see `memjax.training.dynamics`."""
+        return read_dynamics(self.workdir)
+
+    @property
     def examples(self) -> pd.DataFrame:
         """examples.parquet."""
         return read_table(self.workdir / "examples.parquet")
@@ -219,6 +310,46 @@ class Run:
         if not path.exists():
             raise InputError(f"table {name!r}: not in {path.parent}; has: {self.tables}")
         return read_table(path)
+
+    def attribution(self, query: Any, member: int = 0, measure: str = "loss") -> pd.DataFrame:
+        """Returns what every training example did to one or several validation examples.
+
+        Prints whether it can be trusted, from a few trainings without random examples.
+
+        Args:
+          query: a position in the validation source's split, or several.
+          member: 0 to num_members - 1.
+          measure: 'loss' or 'margin'.
+
+        Returns:
+          A row for each query and training example, as of the pass `attribution`; rank 0 helped
+          most.
+
+        Raises:
+          InputError: as the pass.
+        """
+        from memjax.passes.attribution import attribute
+
+        return attribute(self, query, member, measure)
+
+    def predict_removal(self, indices: Any, **options: Any) -> pd.DataFrame:
+        """Returns what training without some examples would make of validation examples.
+
+        Args:
+          indices: positions of training examples in the source's split.
+          **options: `queries` as of the pass `attribution` ('misclassified'), `member` (0),
+            `measure` ('loss'), `validate=True` to train again without them as well.
+
+        Returns:
+          A row a query: its measure now, predicted, predicted_change, and with `validate` also
+          retrained and change.
+
+        Raises:
+          InputError: as the pass, or no such training example.
+        """
+        from memjax.passes.attribution import predict_removal
+
+        return predict_removal(self, indices, **options)
 
 
 def load_run(workdir: epath.PathLike, **overrides: Any) -> Run:

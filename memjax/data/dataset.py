@@ -1,7 +1,9 @@
 """A data set in memory, and what can be selected of it: classes, examples, a size of image."""
 
 import dataclasses
+import functools
 import unicodedata
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +42,14 @@ class Split:
     def __len__(self) -> int:
         """Number of examples."""
         return len(self.labels)
+
+    @functools.cached_property
+    def checksum(self) -> int:
+        """CRC-32 of pixels, labels and true labels, computed once."""
+        total = 0
+        for part in (self.images, self.labels, self.true_labels):
+            total = zlib.crc32(np.ascontiguousarray(part).data, total)
+        return total
 
     def take(self, positions: np.ndarray) -> "Split":
         """Returns the examples at these positions, in this order."""

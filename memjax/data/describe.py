@@ -24,7 +24,7 @@ def describe_data(dataset: Dataset, examples: Examples) -> list[str]:
       >>> from memjax.data.sources import load_dataset
       >>> digits = load_dataset(config.Dataset())
       >>> print(*describe_data(digits, corrupt_examples(config.Corruption(), digits)))
-      data: 8 x 8 pixels, 1 channel, float32 in [0, 1] | classes of 139 (8) to 146 (3) examples
+      data: 8 x 8 pixels, 1 channel, float32 in [0, 1] | classes of 139 (8) to 147 (3) examples
     """
     images = dataset.train.images
     low, high = _bounds(images)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from memjax import config as configuration
+from memjax.corruption_kinds import INPUT_KINDS, LABEL_KINDS, parse_kinds
 from memjax.data.corruption import (
-    CORRUPTION_KINDS,
     check_transition,
     corrupted_positions,
     gaussian_image,
@@ -22,15 +22,6 @@ from memjax.data.corruption import (
 )
 from memjax.data.dataset import Dataset, pixel_moments
 from memjax.errors import InputError
-
-_INPUT_KINDS = ("random_inputs", "shuffled_pixels", "shuffled_pixels_each")
-_LABEL_KINDS = (
-    "random_labels",
-    "wrong_labels",
-    "label_transition",
-    "permuted_labels",
-    "unique_labels",
-)
 
 EXAMPLE_COLUMNS = {
     "split": "'train' or 'validation'",
@@ -76,7 +67,9 @@ class Examples:
     class_names: tuple[str, ...]
 
 
-def corrupt_examples(config: configuration.Corruption, dataset: Dataset) -> Examples:
+def corrupt_examples(
+    config: configuration.Corruption, dataset: Dataset, with_images: bool = True
+) -> Examples:
     """Corrupts the training examples as the config's corruption section says.
 
     Kinds joined with "+" corrupt the same examples: one kind that changes inputs, one that changes
@@ -86,6 +79,8 @@ def corrupt_examples(config: configuration.Corruption, dataset: Dataset) -> Exam
     Args:
       config: the checked `corruption` section.
       dataset: as loaded.
+      with_images: False leaves the images out, [0 height width channels]: those of a group's
+        points are on the devices once, and making noise takes time.
 
     Returns:
       Examples. The noise of `random_inputs` has the mean and variance of all pixels of the training
@@ -110,10 +105,14 @@ def corrupt_examples(config: configuration.Corruption, dataset: Dataset) -> Exam
     images, labels = train.images, train.labels
     num_classes, class_names = dataset.num_classes, dataset.class_names
     is_chosen = np.zeros(len(train), bool)
+    if not with_images:
+        images = images[:0]
     for kind in kinds:
-        if kind in _INPUT_KINDS:
+        if kind in INPUT_KINDS and not with_images:
+            is_chosen[np.asarray(corrupted_positions(key, len(train), config.fraction))] = True
+        elif kind in INPUT_KINDS:
             images, is_chosen = _corrupt_images(kind, key, images, config.fraction)
-        elif kind in _LABEL_KINDS and kind != "unique_labels":
+        elif kind in LABEL_KINDS and kind != "unique_labels":
             corrupt = _label_corruption(kind, num_classes, config.transition)
             # A permutation keeps the counts of the labels that are there.
             source = train.labels if kind == "permuted_labels" else train.true_labels
@@ -135,39 +134,6 @@ def corrupt_examples(config: configuration.Corruption, dataset: Dataset) -> Exam
         train.example_ids,
         class_names,
     )
-
-
-def parse_kinds(kind: str) -> tuple[str, ...]:
-    """Splits "a+b" into kinds that are known and go together.
-
-    Args:
-      kind: names of `CORRUPTION_KINDS` joined with "+".
-
-    Raises:
-      InputError: if one is unknown, or if two would undo each other.
-
-    Example:
-      >>> parse_kinds("random_inputs+unique_labels")
-      ('random_inputs', 'unique_labels')
-    """
-    kinds = tuple(kind.split("+"))
-    for name in kinds:
-        if name not in CORRUPTION_KINDS:
-            known = configuration.nearest(name, CORRUPTION_KINDS)
-            raise InputError(f"config.corruption.kind={kind!r}: {known}")
-    for group, what in ((_INPUT_KINDS, "inputs"), (_LABEL_KINDS, "labels")):
-        if sum(name in group for name in kinds) > 1:
-            raise InputError(
-                f"config.corruption.kind={kind!r}: at most one kind may change the {what}"
-            )
-    if ("none" in kinds and len(kinds) > 1) or (
-        "removed" in kinds and set(kinds) - {"removed", "unique_labels"}
-    ):
-        raise InputError(
-            f"config.corruption.kind={kind!r}: none goes with nothing else, removed only with "
-            "unique_labels"
-        )
-    return kinds
 
 
 def examples_table(dataset: Dataset, examples: Examples) -> pd.DataFrame:

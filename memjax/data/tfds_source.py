@@ -314,7 +314,8 @@ def _feature_keys(info: Any, columns: TfdsColumns = OWN_COLUMNS) -> TfdsColumns:
     for field, key in zip(TfdsColumns._fields, columns, strict=True):
         if key and key not in features:
             raise InputError(
-                f"config.dataset.{field}_column={key!r}: {info.name} has {', '.join(features)}"
+                f"config.dataset.{field}_column={key!r}: {info.name} has "
+                f"{', '.join(sorted(features))}"
             )
     image, label = (columns.image, columns.label) if len(own) != 2 else (
         columns.image or own[0],
@@ -329,7 +330,7 @@ def _feature_keys(info: Any, columns: TfdsColumns = OWN_COLUMNS) -> TfdsColumns:
         or features[label].names is None
     ):
         raise InputError(
-            f"{where}: must have an image and a class label; has {', '.join(features)}"
+            f"{where}: must have an image and a class label; has {', '.join(sorted(features))}"
         )
     if len({tuple(features[key].names or ()) for key in labels}) > 1:
         raise InputError(f"{where}: {labels[0]} and {labels[1]} have different classes")

@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from memjax.keys import tagged
+from memjax.models.adapters import Model, adapted
+
 
 class TrainState(NamedTuple):
     """The state of one network, or of several where every leaf has a leading member axis.
 
     Attributes:
-      params: flax variables: {"params": ..., "batch_stats": ...}; what `logits_fn` takes.
+      params: collections: {"params": ..., "batch_stats": ...}; what `logits_fn` takes.
       opt_state: the optimiser's state, for the "params" part.
     """
 
@@ -21,7 +24,7 @@ class TrainState(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """One key for each use of randomness; a step's own key is fold_in(key, step)."""
+    """One key for each use of a seed; a step's own key is fold_in(noise, step)."""
 
     init: jax.Array
     order: jax.Array
@@ -32,12 +35,12 @@ class Keys(NamedTuple):
 def member_keys(seed: jax.Array | int) -> Keys:
     """Returns the keys of the member with this seed: a run with the same seed has the same."""
     root = jax.random.key(seed)
-    return Keys(*(jax.random.fold_in(root, use) for use in range(len(Keys._fields))))
+    return Keys(*(tagged(root, use) for use in ("init", "order", "step", "subset")))
 
 
 def init_state(
     seed: jax.Array | int,
-    model: nn.Module,
+    model: nn.Module | Model,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, ...],
 ) -> TrainState:
@@ -45,12 +48,12 @@ def init_state(
 
     Args:
       seed: the member's seed.
-      model: called as `model(images, train)`.
+      model: a flax linen module, or a `Model` of another framework.
       optimizer: whose state is made for the "params" part.
       image_shape: (height, width, channels).
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    params = dict(model.init(member_keys(seed).init, images, train=False))
+    params = adapted(model).init(member_keys(seed).init, images)
     return TrainState(params, optimizer.init(params["params"]))
 
 

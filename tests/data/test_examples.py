@@ -7,15 +7,16 @@ import jax
 import numpy as np
 import pytest
 
+from memjax.corruption_kinds import CORRUPTION_KINDS, parse_kinds
 from memjax.data import corruption
 from memjax.data.dataset import Dataset, make_split
-from memjax.data.examples import EXAMPLE_COLUMNS, corrupt_examples, examples_table, parse_kinds
+from memjax.data.examples import EXAMPLE_COLUMNS, corrupt_examples, examples_table
 from memjax.errors import InputError
 
 N, CLASSES = 40, 4
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, 4, 4, 2), np.uint8)
 LABELS = np.arange(N) % CLASSES
-FRACTIONAL = [kind for kind in corruption.CORRUPTION_KINDS if kind not in ("none", "unique_labels")]
+FRACTIONAL = [kind for kind in CORRUPTION_KINDS if kind not in ("none", "unique_labels")]
 
 
 def dataset_of(images=IMAGES):
@@ -138,7 +139,7 @@ def test_what_does_not_go_together_is_refused(fields, message):
 
 
 def test_every_documented_kind_is_known():
-    for kind, description in corruption.CORRUPTION_KINDS.items():
+    for kind, description in CORRUPTION_KINDS.items():
         assert parse_kinds(kind) == (kind,)
         assert "\n" not in description
 

@@ -1,6 +1,7 @@
 """Data sets of the `datasets` package, and the one line where it is missing."""
 
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -42,10 +43,10 @@ class TestWithThePackage:
     @pytest.fixture
     def load(self, tmp_path):
         def load(saved, **fields):
-            saved.save_to_disk(str(tmp_path / "saved"))
+            folder = tempfile.mkdtemp(dir=tmp_path)
+            saved.save_to_disk(folder)
             fields = {"cache_dir": str(tmp_path / "cache"), "label_column": "fine"} | fields
-            path = str(tmp_path / "saved")
-            return load_dataset(Dataset(source="huggingface", path=path, **fields))
+            return load_dataset(Dataset(source="huggingface", path=folder, **fields))
 
         return load
 
@@ -75,8 +76,6 @@ class TestWithThePackage:
             load(pictures(range(9)), label_column="")
         with pytest.raises(InputError, match="has no split train, but test"):
             load(datasets.DatasetDict({"test": pictures(range(9))}))
-        with pytest.raises(InputError, match="has no rows"):
-            load(pictures([]))
         with pytest.raises(InputError, match="not found"):
             load_dataset(Dataset(source="huggingface", path=str(tmp_path / "none")))
         with pytest.raises(InputError, match=r"config.dataset.name='no/such:x'.*Hub"):

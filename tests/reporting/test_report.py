@@ -11,7 +11,8 @@ import pytest
 from memjax.errors import InputError
 from memjax.reporting.claims import Claim, judge, not_judged
 from memjax.reporting.measurement import Measurement
-from memjax.reporting.report import FigureResult, RunDescription, read_claims, write_report
+from memjax.reporting.report import read_claims, write_report
+from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.reporting.style import new_figure, save
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
