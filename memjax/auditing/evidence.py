@@ -95,7 +95,9 @@ def gather(run, steps: Sequence[int] | None = None) -> Evidence:
         [run.epoch(step) for step in steps], run.is_member, run.setup.examples.num_classes
     )
     for time, step in enumerate(steps):
-        for member, params in run.each_member(step):
+        every_member = run.member_params(step)
+        for member in range(run.num_members):
+            params = jax.tree.map(lambda leaf, m=member: leaf[m], every_member)
             sums.add(time, member, probabilities(run.logits_fn, params, run.train.images))
     return sums.mean()
 

@@ -169,9 +169,7 @@ def planted_config(
         standardize="none" if standardize == "feature" else standardize,
     )
     ensemble = dataclasses.replace(config.ensemble, size=members)
-    return dataclasses.replace(
-        config, seed=config.seed + 100_000, dataset=copy, ensemble=ensemble
-    )
+    return dataclasses.replace(config, seed=config.seed + 100_000, dataset=copy, ensemble=ensemble)
 
 
 def _save(path: epath.PathLike, arrays: dict[str, Any]) -> None:
