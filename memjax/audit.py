@@ -36,7 +36,8 @@ def main() -> None:
     """Runs what the flags say."""
     workdir = command_line.required("workdir", "audit")
 
-    from memjax.auditing.request import Request
+    from memjax.auditing.harm import check_harm, describe_harm
+    from memjax.auditing.request import Request, describe_cost
     from memjax.auditing.run import apply_decisions, audit, describe
     from memjax.sweeps.run import use_every_core
     from memjax.training.loop import Interrupted
@@ -62,6 +63,8 @@ def main() -> None:
         sys.exit(stopped.exit_code)
     for line in describe(found.summary):
         print(line)
+    if FLAGS.check_harm:
+        print(describe_harm(check_harm(request, workdir)))
     print(f"report: {workdir}/report.html; list: {workdir}/issues.csv")
 
 

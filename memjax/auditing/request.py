@@ -12,6 +12,9 @@ from memjax.config import Config, resolve
 from memjax.data.dataset import Dataset, Split
 from memjax.data.sources import load_dataset
 from memjax.errors import InputError
+from memjax.runtime.progress import duration
+from memjax.sweeps.cost import estimate, seconds_per_step
+from memjax.sweeps.grouping import Group
 
 FEWEST_OF_CLASS = 2
 _TABLES = (".csv", ".tsv", ".parquet")
@@ -68,12 +71,14 @@ def dataset_section(data: str) -> dict[str, Any]:
     )
 
 
-def prepare_request(request: Request, folder: epath.Path) -> tuple[Config, Dataset, Split | None]:
+def prepare_request(
+    request: Request, folder: epath.Path | None = None
+) -> tuple[Config, Dataset, Split | None]:
     """Returns the config of the first ensemble, its data, and the source's own validation split.
 
     Args:
       request: what is asked for.
-      folder: of the audit; embeddings are put there as a data set.
+      folder: of the audit; embeddings are put there as a data set. None: nothing is written.
 
     Raises:
       InputError: if the data cannot be audited.
@@ -86,6 +91,8 @@ def prepare_request(request: Request, folder: epath.Path) -> tuple[Config, Datas
     check_data(dataset.train, dataset.num_classes, dataset.class_names)
     validation = own_validation(config, len(dataset.train))
     if request.embeddings:
+        if folder is None:
+            raise InputError("--embeddings: does not go with --dry_run, which writes nothing")
         features = read_array(request.embeddings, "embeddings", len(dataset.train))
         path = folder / "embeddings.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +106,30 @@ def prepare_request(request: Request, folder: epath.Path) -> tuple[Config, Datas
     for name, value in request.overrides.items():
         _set(chosen, name, value)
     return resolve(chosen), dataset, validation
+
+
+def describe_cost(request: Request) -> str:
+    """Returns in words what an audit would train, and about how long it takes here.
+
+    The time is that of training, from a few steps of one network, members side by side not counted.
+
+    Raises:
+      InputError: if the data cannot be audited.
+    """
+    config, dataset, _ = prepare_request(request)
+    if request.pred_probs:
+        return f"{len(dataset.train):,} examples judged by --pred_probs; nothing is trained"
+    effort = EFFORTS[request.effort]
+    loaded = load_dataset(config.dataset)
+    cost = estimate(config, loaded)
+    members = effort.members + effort.planted_members
+    seconds = seconds_per_step(Group((0,), ()), config, loaded)
+    total = seconds * cost.num_steps * members
+    return (
+        f"{len(dataset.train):,} examples, {members} networks of {cost.num_params:,} parameters, "
+        f"{effort.epochs} epochs each: {cost.flops * members / effort.members:.2e} FLOPs, "
+        f"about {duration(total)} of training here"
+    )
 
 
 def _set(config: Any, name: str, value: Any) -> None:

@@ -10,7 +10,7 @@ from etils import epath
 from memjax.auditing.evidence import Evidence, gather
 from memjax.auditing.noise import count_confusions, plant, transition
 from memjax.auditing.scores import overall
-from memjax.config import Config, default_config, resolve
+from memjax.config import Config, default_config
 from memjax.data.dataset import Dataset
 from memjax.errors import InputError
 from memjax.loading import load_run
@@ -114,7 +114,7 @@ def evidence_of(config: Config, folder: epath.Path, say: Callable[[str], None]) 
     trained = load_run(folder)
     steps = [step for step in trained.steps if trained.epoch(step) >= _EARLIEST]
     evidence = gather(trained, steps)
-    write_atomically(path, lambda name: _save(name, evidence._asdict()))
+    write_atomically(path, lambda name: save_arrays(name, evidence._asdict()))
     if (folder / "checkpoints").exists():
         (folder / "checkpoints").rmtree()
     return evidence
@@ -159,7 +159,7 @@ def planted_config(
         )
     if not path.exists():
         arrays = {"images": dataset.train.images, "labels": planted.labels}
-        write_atomically(path, lambda name: _save(name, arrays))
+        write_atomically(path, lambda name: save_arrays(name, arrays))
     standardize = config.dataset.standardize
     copy = type(config.dataset)(
         source="npz",
@@ -172,11 +172,7 @@ def planted_config(
     return dataclasses.replace(config, seed=config.seed + 100_000, dataset=copy, ensemble=ensemble)
 
 
-def _save(path: epath.PathLike, arrays: dict[str, Any]) -> None:
+def save_arrays(path: epath.PathLike, arrays: dict[str, Any]) -> None:
+    """Writes a .npz file."""
     with epath.Path(path).open("wb") as file:
         np.savez(file, **arrays)
-
-
-def checked(config: Any) -> Config:
-    """Returns the config, checked."""
-    return resolve(config)
