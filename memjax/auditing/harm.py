@@ -142,8 +142,14 @@ def _summary(correct: dict[str, np.ndarray], num_removed: int) -> Harm:
     rng = np.random.default_rng(0)
     means = [rng.choice(differences, len(differences)).mean() for _ in range(1000)]
     low, high = np.quantile(means, (0.025, 0.975))
-    means_by_arm = [float(correct[arm].mean()) for arm in _ARMS]
-    return Harm(*means_by_arm, float(differences.mean()), float(low), float(high), num_removed)
+    return Harm(
+        without_suspects=float(correct["suspects"].mean()),
+        without_random=float(correct["random"].mean()),
+        gain=float(differences.mean()),
+        low=float(low),
+        high=float(high),
+        num_removed=num_removed,
+    )
 
 
 def describe_harm(harm: Harm) -> str:

@@ -66,8 +66,8 @@ def dataset_section(data: str) -> dict[str, Any]:
     if path.suffix in _TABLES:
         return {"source": "table", "path": data}
     raise InputError(
-        f"--data={data}: must be a folder, a .npz, a .csv, .tsv or .parquet table, file.py:function, "
-        "digits, or tfds:NAME"
+        f"--data={data}: must be a folder, a .npz, a .csv, .tsv or .parquet table, "
+        "file.py:function, digits, or tfds:NAME"
     )
 
 
