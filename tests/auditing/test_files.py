@@ -105,7 +105,7 @@ def test_duplicates_of_all_kinds_are_found():
     assert found.near[3] == 10
     assert found.near[20] == 4
     none = np.zeros(50)
-    issues = find_issues(evidence, labels, none, images[:50], found, np.zeros(10, int))
+    issues = find_issues(evidence, labels, none, images[:50], found, np.ones(10, int))
     assert issues["conflicting duplicate"].to_numpy().nonzero()[0].tolist() == [3, 10]
     assert {4, 20} <= set(issues["duplicate"].to_numpy().nonzero()[0].tolist())
     assert issues["leakage"].to_numpy().nonzero()[0].tolist() == [7]
