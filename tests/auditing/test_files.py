@@ -1,4 +1,4 @@
-"""Tables, lists and pages: hostile names do no harm, decisions are checked, data are not touched."""
+"""Tables and pages: hostile names do no harm, decisions are checked, data are not touched."""
 
 import json
 import re
