@@ -33,10 +33,10 @@ def group_size(
     return math.ceil(count / (num_groups * num_devices)) * num_devices
 
 
-def query_axes(tree: Any) -> Any:
-    """Returns where the axis of queries (or members) stands in each leaf.
+def transposed(tree: Any) -> Any:
+    """Returns the tree with its matrices transposed, its own inverse.
 
-    A matrix [in out] is kept as [in queries out], so that products with it for all queries are one
-    large matrix product, without a copy.
+    Adjoints (and members) are kept as [queries out in] where the network has a matrix [in out]: XLA
+    gives gradients in that order, and products with all queries are one large matrix product.
     """
-    return jax.tree.map(lambda leaf: 1 if leaf.ndim == 2 else 0, tree)
+    return jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, tree)

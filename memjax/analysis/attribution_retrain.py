@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from memjax.analysis import attribution_run as training_lib
 from memjax.analysis import sensitivity_inputs as inputs
-from memjax.analysis.attribution_groups import group_size, query_axes
+from memjax.analysis.attribution_groups import group_size, transposed
 from memjax.analysis.attribution_measures import Measure, check_queries, make_measure
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.errors import InputError
@@ -181,26 +181,21 @@ def _retrain(
     weights: jax.Array,
 ) -> Any:
     """Returns the parameters [k ...] after training with weights [k n]."""
-    axes = query_axes(start)
 
     def on_device(run, start, weights):
         def body(step: jax.Array, states: training_lib.State) -> training_lib.State:
-            of_step = weights[:, jnp.maximum(run.batches[step], 0)]
-            return jax.vmap(
-                lambda state, weights: training_lib.update(training, run, state, step, weights),
-                in_axes=(axes, 0),
-                out_axes=axes,
-            )(states, of_step)
+            def of_one(state: Any, weights: jax.Array) -> Any:
+                return transposed(
+                    training_lib.update(training, run, transposed(state), step, weights)
+                )
+
+            return jax.vmap(of_one)(states, weights[:, jnp.maximum(run.batches[step], 0)])
 
         states = jax.tree.map(
-            lambda leaf, axis: jnp.repeat(jnp.expand_dims(leaf, axis), len(weights), axis),
-            start,
-            axes,
+            lambda leaf: jnp.repeat(leaf[None], len(weights), axis=0), transposed(start)
         )
         states = jax.lax.fori_loop(0, run.batches.shape[0], body, states)
-        return jax.tree.map(
-            lambda leaf, axis: jnp.moveaxis(leaf, axis, 0), states.params, axes.params
-        )
+        return jax.vmap(transposed)(states.params)
 
     if training.program.mesh is None:
         return on_device(run, start, weights)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from memjax.analysis import sensitivity_inputs as inputs
-from memjax.analysis.attribution_groups import query_axes
+from memjax.analysis.attribution_groups import transposed
 from memjax.analysis.attribution_run import (
     State,
     Training,
@@ -45,7 +45,7 @@ class Queries(NamedTuple):
 class Adjoints(NamedTuple):
     """The adjoints of q queries; over a mesh, every device holds a share of them.
 
-    `state`: those of the state, the queries along the axis that `query_axes` gives. `weights`: what
+    `state`: those of the state, leading axis [q], matrices `transposed`. `weights`: what
     has been gathered, [n q]; where `Queries.own` counts, [1 q], of each query its own example's.
     """
 
@@ -55,7 +55,7 @@ class Adjoints(NamedTuple):
 
 def _specs(training: Training, tree: Any) -> Any:
     names = training.program.mesh.axis_names  # type: ignore[union-attr]
-    return jax.tree.map(lambda axis: PartitionSpec(*[None] * axis, names), query_axes(tree))
+    return jax.tree.map(lambda _: PartitionSpec(names), tree)
 
 
 def _adjoint_specs(training: Training, state: State) -> Any:
@@ -79,14 +79,15 @@ def start_adjoints(
 
     def on_device(run, segment, step, queries):
         state = _state_at(training, segment, step)
-        axes = query_axes(state.params)
 
         def value(params: Params, image: jax.Array, label: jax.Array) -> jax.Array:
             whole = inputs.merge_params(params, run.fixed)
             return measure(training.program.logits_fn(whole, image[None])[0], label)
 
-        gradient = jax.vmap(jax.grad(value), in_axes=(None, 0, 0), out_axes=axes)
-        params = gradient(state.params, queries.images, queries.labels)
+        def gradient(image: jax.Array, label: jax.Array) -> Params:
+            return transposed(jax.grad(value)(state.params, image, label))
+
+        params = jax.vmap(gradient)(queries.images, queries.labels)
         num_queries = queries.own.shape[0]
         own = _zeros_like_queries(_differentiable(state.optimizer), num_queries)
         rows = 1 if own_only else run.images.shape[0]
@@ -107,11 +108,9 @@ def start_adjoints(
 
 
 def _zeros_like_queries(tree: Any, num_queries: int) -> Any:
-    def zeros(leaf: jax.Array, axis: int) -> jax.Array:
-        shape = (*leaf.shape[:axis], num_queries, *leaf.shape[axis:])
-        return jnp.zeros(shape, leaf.dtype)
-
-    return jax.tree.map(zeros, tree, query_axes(tree))
+    return jax.tree.map(
+        lambda leaf: jnp.zeros((num_queries, *leaf.shape), leaf.dtype), transposed(tree)
+    )
 
 
 def _differentiable(tree: Any) -> Any:
@@ -183,6 +182,19 @@ def _gather(
     return gathered.at[rows].add(weights, mode="drop")
 
 
+def _of_queries(fn: Callable[[Any], tuple[Any, jax.Array]]) -> Callable[[Any], Any]:
+    """Returns `fn(tree) -> (tree, [batch_size])` of one query for all, as adjoints are kept.
+
+    The vectors over the batch come back as [batch_size queries].
+    """
+
+    def of_one(adjoint: Any) -> tuple[Any, jax.Array]:
+        tree, of_batch = fn(transposed(adjoint))
+        return transposed(tree), of_batch
+
+    return jax.vmap(of_one, out_axes=(0, 1))
+
+
 def _moves(training: Training, run: SgdRun, adjoint: State, step: jax.Array) -> Params:
     """Returns v, the adjoint of the momentum buffer after the update."""
     rate = run.learning_rates[step]
@@ -213,16 +225,29 @@ def _sgd_by_hessian(
     training: Training, adjoint: State, run: SgdRun, segment: Segment, step: jax.Array
 ) -> tuple[State, jax.Array]:
     params = segment.at(step)
-    moves = _moves(training, run, adjoint, step)
-    ones = jnp.ones(run.batches.shape[1])
+    ones = _ones(run, params)
     _, derivative = jax.linearize(
         lambda params: batch_gradient(training, run, params, step, ones), params
     )
-    axes = query_axes(params)
-    product, losses = jax.vmap(derivative, in_axes=(axes,), out_axes=(axes, 1))(moves)
-    is_real = (run.batches[step] >= 0).astype(losses.dtype)
-    weights = losses * (is_real / jnp.sum(is_real))[:, None]
-    return _sgd_back(training, run, adjoint, moves, product), weights
+    along = _of_queries(derivative)
+    is_real = (run.batches[step] >= 0).astype(ones.dtype)
+    share = (is_real / jnp.sum(is_real))[:, None]
+    if training.has_momentum:
+        moves = _moves(training, run, adjoint, step)
+        product, losses = along(moves)
+        return _sgd_back(training, run, adjoint, moves, product), losses * share
+    # Without momentum v is a multiple of the adjoint: it need not be written down.
+    product, losses = along(adjoint.params)
+    rate = run.learning_rates[step].astype(ones.dtype)
+    before = jax.tree.map(
+        lambda param, product, decay: (
+            param - rate.astype(param.dtype) * (product + decay.astype(param.dtype) * param)
+        ),
+        adjoint.params,
+        product,
+        run.weight_decay,
+    )
+    return State(before, None), losses * (-rate * share)
 
 
 def _sgd_by_vjp(
@@ -230,13 +255,12 @@ def _sgd_by_vjp(
 ) -> tuple[State, jax.Array]:
     params = segment.at(step)
     moves = _moves(training, run, adjoint, step)
-    _, transposed = jax.vjp(
+    _, pull_back = jax.vjp(
         lambda params, weights: batch_gradient(training, run, params, step, weights)[0],
         params,
         _ones(run, params),
     )
-    axes = query_axes(params)
-    product, weights = jax.vmap(transposed, in_axes=(axes,), out_axes=(axes, 1))(moves)
+    product, weights = _of_queries(pull_back)(moves)
     return _sgd_back(training, run, adjoint, moves, product), weights
 
 
@@ -251,9 +275,8 @@ def _vjp_of_update(
         return _differentiable(after)
 
     ones = _ones(run, state.params)
-    _, transposed = jax.vjp(floating_update, floating, ones)
-    axes = query_axes(floating)
-    before, weights = jax.vmap(transposed, in_axes=(axes,), out_axes=(axes, 1))(adjoint)
+    _, pull_back = jax.vjp(floating_update, floating, ones)
+    before, weights = _of_queries(pull_back)(adjoint)
     return before, weights
 
 
