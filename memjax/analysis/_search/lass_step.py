@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis.losses import label_mask
+
 # The paper's alpha, beta and r are .25, .2 and .3: both steps scale with the radius.
 STEP_SIZE_PER_RADIUS = 0.25 / 0.3
 NOISE_SCALE_PER_RADIUS = 0.2 / 0.3
@@ -64,7 +66,7 @@ def lass_objective(logits: jax.Array, label: jax.Array) -> jax.Array:
       >>> lass_objective(jnp.array([100.0, 0.0, 0.0]), jnp.int32(0)).round(2)
       Array(-99.31, dtype=float32)
     """
-    others = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits)
+    others = jnp.where(label_mask(logits, label), -jnp.inf, logits)
     return jax.nn.logsumexp(others) - logits[label]
 
 

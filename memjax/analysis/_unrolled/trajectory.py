@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from memjax.analysis.sensitivity_inputs import num_bytes, positive
+from memjax.analysis._unrolled.sensitivity_inputs import num_bytes, positive
 
 _TRAJECTORY_BYTES = 2**28
 

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memjax.analysis.interval_rounding import Operation
-from memjax.analysis.interval_value import (
+from memjax.analysis._certificates.interval_rounding import Operation
+from memjax.analysis._certificates.interval_value import (
     Interval,
     hull,
     is_unknown,
@@ -237,18 +237,26 @@ def convert(operation: Operation, values: list) -> Interval:
         return Interval(~holds_zero & ~unknown, ~is_zero | unknown)
     ends = operation.run(value.lower), operation.run(value.upper)
     if jnp.issubdtype(new, jnp.floating):
-        is_exact = old == jnp.bool_ or (
-            jnp.issubdtype(old, jnp.floating) and jnp.promote_types(old, new) == new
-        )
+        is_exact = old == jnp.bool_ or _holds_exactly(new, old)
         return widen(operation, *ends, 0 if is_exact else 1)
+    if old == jnp.bool_:
+        return Interval(*ends)
     info = jnp.iinfo(new)
     # Beyond the integers' range every backend does something else.
     is_inside = (value.lower >= info.min) & (value.upper < info.max) & ~unknown
-    if old == jnp.bool_:
-        is_inside = jnp.ones_like(unknown)
     return Interval(
         jnp.where(is_inside, ends[0], jnp.asarray(info.min, new)),
         jnp.where(is_inside, ends[1], jnp.asarray(info.max, new)),
+    )
+
+
+def _holds_exactly(new: Any, old: Any) -> bool:
+    """Whether every number of a float dtype is one of another, whatever promotion is allowed."""
+    if not jnp.issubdtype(old, jnp.floating):
+        return False
+    wide, narrow = jnp.finfo(new), jnp.finfo(old)
+    return bool(
+        wide.nmant >= narrow.nmant and wide.maxexp >= narrow.maxexp and wide.minexp <= narrow.minexp
     )
 
 

@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.extend.core import JaxprEqn, Literal
 
-LogitsFn = Callable[[Any, jax.Array], jax.Array]
+from memjax.analysis._jaxprs import CALLS, Scan, apply_equation, call_body, evaluate, read_scan
+from memjax.analysis.inputs import LogitsFn
 
 # fmt: off
-_CALLS = frozenset([
-    "jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint",
-    "remat", "remat2",
-])
+# A custom derivative says nothing of the values, which its body computes.
+_CALLS = CALLS | {"custom_jvp_call", "custom_vjp_call"}
 _IDENTITIES = frozenset([
     "stop_gradient", "optimization_barrier", "sharding_constraint", "name", "pvary", "pcast",
     "layout_constraint",
@@ -49,13 +48,6 @@ def read(environment: dict, atom: Any) -> Any:
     return atom.val if isinstance(atom, Literal) else environment[atom]
 
 
-def bind(equation: JaxprEqn, values: Sequence) -> list:
-    """Returns the results of an equation on `values`, as a list."""
-    params = equation.primitive.get_bind_params(equation.params)
-    out = equation.primitive.bind(*values, **params)
-    return list(out) if equation.primitive.multiple_results else [out]
-
-
 def is_float(atom: Any) -> bool:
     """Returns whether a variable or literal is of a real floating point dtype."""
     return bool(jnp.issubdtype(atom.aval.dtype, jnp.floating))
@@ -66,44 +58,37 @@ def is_narrow(atom: Any) -> bool:
     return is_float(atom) and atom.aval.dtype.itemsize < 4
 
 
-def _inline(jaxpr: Any, constants: Sequence, arguments: Sequence[_Value]) -> list[_Value]:
+def _inline(jaxpr: Any, constants: Sequence, arguments: Sequence) -> list[_Value]:
     """Evaluates a jaxpr, with every call, loop and branch on an image replaced by its body."""
-    inputs = [*(_Value(constant, False) for constant in constants), *arguments]
-    environment = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True))
 
-    def value_of(atom: Any) -> _Value:
-        return _Value(atom.val, False) if isinstance(atom, Literal) else environment[atom]
+    def apply(_: int, equation: JaxprEqn, operands: list) -> list[_Value]:
+        return _inline_equation(equation, list(map(_as_value, operands)))
 
-    for equation in jaxpr.eqns:
-        values = [value_of(atom) for atom in equation.invars]
-        environment.update(zip(equation.outvars, _inline_equation(equation, values), strict=True))
-    return [value_of(atom) for atom in jaxpr.outvars]
+    return list(map(_as_value, evaluate(jaxpr, constants, arguments, apply)))
+
+
+def _as_value(operand: Any) -> _Value:
+    """Literals and constants do not depend on the image."""
+    return operand if isinstance(operand, _Value) else _Value(operand, False)
 
 
 def _inline_equation(equation: JaxprEqn, values: list[_Value]) -> list[_Value]:
-    name, params = equation.primitive.name, equation.params
+    name = equation.primitive.name
     depends = any(value.depends for value in values)
     if name in _CALLS:
-        body = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
-        return _inline_body(body, values)
+        return _inline(*call_body(equation), values)
     if name in _IDENTITIES:
         return values
     if depends and name == "scan":
-        length = params["length"] * len(params["jaxpr"].jaxpr.eqns)
-        if length <= _MOST_UNROLLED_EQUATIONS:
-            return _unroll(params, values)
+        scan = read_scan(equation)
+        if scan.length * len(scan.body.jaxpr.eqns) <= _MOST_UNROLLED_EQUATIONS:
+            return _unroll(scan, values)
     if depends and name == "cond":
-        return _both_branches(params["branches"], values)
+        return _both_branches(equation.params["branches"], values)
     arrays = [value.array for value in values]
     if depends and name == "split":
-        return [_Value(part, True) for part in _slices(arrays[0], **params)]
-    return [_Value(out, depends) for out in bind(equation, arrays)]
-
-
-def _inline_body(body: Any, values: Sequence[_Value]) -> list[_Value]:
-    if isinstance(body, ClosedJaxpr):
-        return _inline(body.jaxpr, body.consts, values)
-    return _inline(body, [], values)
+        return [_Value(part, True) for part in _slices(arrays[0], **equation.params)]
+    return [_Value(out, depends) for out in apply_equation(equation, arrays)]
 
 
 def _slices(array: Any, sizes: Sequence[int], axis: int) -> list:
@@ -114,23 +99,23 @@ def _slices(array: Any, sizes: Sequence[int], axis: int) -> list:
     ]
 
 
-def _unroll(params: dict, values: list[_Value]) -> list[_Value]:
+def _unroll(scan: Scan, values: list[_Value]) -> list[_Value]:
     """A scan as its steps, one after the other."""
-    length, num_carry, num_consts = params["length"], params["num_carry"], params["num_consts"]
-    constants, rest = values[:num_consts], values[num_consts:]
+    body, num_carry = scan.body, scan.num_carry
+    constants, rest = values[: scan.num_consts], values[scan.num_consts :]
     carry, sequences = rest[:num_carry], rest[num_carry:]
-    steps = range(length - 1, -1, -1) if params["reverse"] else range(length)
+    steps = range(scan.length - 1, -1, -1) if scan.reverse else range(scan.length)
     outputs: dict[int, list[_Value]] = {}
     for step in steps:
         elements = [
             _Value(lax.index_in_dim(jnp.asarray(array), step, keepdims=False), depends)
             for array, depends in sequences
         ]
-        out = _inline_body(params["jaxpr"], [*constants, *carry, *elements])
+        out = _inline(body.jaxpr, body.consts, [*constants, *carry, *elements])
         carry, outputs[step] = out[:num_carry], out[num_carry:]
     stacked = []
-    for k, variable in enumerate(params["jaxpr"].jaxpr.outvars[num_carry:]):
-        parts = [outputs[step][k] for step in range(length)]
+    for k, variable in enumerate(body.jaxpr.outvars[num_carry:]):
+        parts = [outputs[step][k] for step in range(scan.length)]
         aval: Any = variable.aval
         if not parts:
             stacked.append(_Value(jnp.zeros((0, *aval.shape), aval.dtype), False))
@@ -143,7 +128,7 @@ def _unroll(params: dict, values: list[_Value]) -> list[_Value]:
 def _both_branches(branches: Sequence, values: list[_Value]) -> list[_Value]:
     """A branch as the selection among the results of all of them."""
     which, *operands = values
-    results = [_inline_body(branch, operands) for branch in branches]
+    results = [_inline(branch.jaxpr, branch.consts, operands) for branch in branches]
     index = lax.clamp(0, which.array, len(branches) - 1)
     selected = []
     for cases in zip(*results, strict=True):
@@ -206,7 +191,7 @@ class Graph:
         for equation in self._exact_equations:
             values = [read(environment, atom) for atom in equation.invars]
             with jax.default_matmul_precision("highest"):
-                out = bind(equation, values)
+                out = apply_equation(equation, values)
             environment.update(zip(equation.outvars, out, strict=True))
         return environment
 

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
-from memjax.analysis.interval_elementwise import intersection, share_of_sum
-from memjax.analysis.interval_graph import Graph, read
-from memjax.analysis.interval_rounding import dtype_of, operation, wide_dtype
-from memjax.analysis.interval_rules import apply_rule, arguments_of
-from memjax.analysis.interval_sums import num_terms, num_uses
-from memjax.analysis.interval_value import Interval, magnitude
+from memjax.analysis._certificates.interval_elementwise import intersection, share_of_sum
+from memjax.analysis._certificates.interval_graph import Graph, read
+from memjax.analysis._certificates.interval_rounding import dtype_of, operation, wide_dtype
+from memjax.analysis._certificates.interval_rules import apply_rule, arguments_of
+from memjax.analysis._certificates.interval_sums import num_terms, num_uses
+from memjax.analysis._certificates.interval_value import Interval, magnitude
 
 
 class UnknownPrimitive(Exception):

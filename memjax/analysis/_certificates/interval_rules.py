@@ -1,4 +1,4 @@
-"""How each primitive maps intervals: the table behind `memjax.analysis.interval`.
+"""How each primitive maps intervals: the table behind `interval`.
 
 Every bound holds in float arithmetic of the dtypes that the network computes in. Rounding is added
 outwards: a sum of k terms by (k + 4) eps times the sum of the terms' magnitudes, which covers the
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
-from memjax.analysis.interval_elementwise import (
+from memjax.analysis._certificates.interval_elementwise import (
     Rule,
     compare,
     convert,
@@ -29,15 +29,15 @@ from memjax.analysis.interval_elementwise import (
     select,
     wave,
 )
-from memjax.analysis.interval_graph import STRUCTURAL
-from memjax.analysis.interval_rounding import (
+from memjax.analysis._certificates.interval_graph import STRUCTURAL
+from memjax.analysis._certificates.interval_rounding import (
     Operation,
     dtype_of,
     is_certain,
     operation,
     widened,
 )
-from memjax.analysis.interval_sums import (
+from memjax.analysis._certificates.interval_sums import (
     add_up,
     largest_few,
     multilinear,
@@ -46,7 +46,7 @@ from memjax.analysis.interval_sums import (
     overwrite,
     place_of_extreme,
 )
-from memjax.analysis.interval_value import Interval, is_unknown, widened_constant
+from memjax.analysis._certificates.interval_value import Interval, is_unknown, widened_constant
 
 _FLOAT = jnp.floating
 # fmt: off

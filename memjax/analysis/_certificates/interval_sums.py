@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from memjax.analysis.interval_rounding import Operation
-from memjax.analysis.interval_value import (
+from memjax.analysis._certificates.interval_rounding import Operation
+from memjax.analysis._certificates.interval_value import (
     Interval,
     center,
     is_unknown,

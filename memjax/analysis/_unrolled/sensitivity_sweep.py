@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from memjax.analysis.sensitivity_inputs import Params, Program, SgdRun, SgdState, merge_params
-from memjax.analysis.trajectory import Segment
+from memjax.analysis._leaves import Params, merge_params
+from memjax.analysis._unrolled.sensitivity_inputs import Program, SgdRun, SgdState
+from memjax.analysis._unrolled.trajectory import Segment
 
 
 class Adjoints(NamedTuple):

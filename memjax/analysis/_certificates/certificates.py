@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis import interval, search
-from memjax.analysis.search import LogitsFn, Problem
+from memjax.analysis._certificates import interval
+from memjax.analysis._search import search
+from memjax.analysis._search.search import Problem
+from memjax.analysis.inputs import LogitsFn
 
 # How many boxes are tried before the next ones: fixed, so that microbatch_size changes no result.
 # Where a whole group of them fails, the less sure others would be work for nothing.

@@ -1,6 +1,6 @@
 """The searches for critical samples: LASS and PGD.
 
-Each is two functions of one example, an objective and a move, run by `memjax.analysis.search`.
+Each is two functions of one example, an objective and a move, run by `search`.
 """
 
 from typing import Any, NamedTuple
@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis import search
-from memjax.analysis.lass_step import (
+from memjax.analysis._search import search
+from memjax.analysis._search.lass_step import (
     NOISE_SCALE_PER_RADIUS,
     STEP_SIZE_PER_RADIUS,
     lass_move,
     lass_objective,
 )
-from memjax.analysis.search import Attack, Found, LogitsFn
+from memjax.analysis._search.search import Attack, Found
+from memjax.analysis.inputs import LogitsFn
+from memjax.analysis.scores import margin
 
 
 class Lass(NamedTuple):
@@ -49,9 +51,7 @@ def _lass_move(key, settings, image, here, memory, lower, upper):
 def margin_objective(logits, clean_logits, settings, step):
     """How far the logit of the strongest other class lies above that of the predicted one."""
     del settings, step
-    label = clean_logits.argmax()
-    others = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits)
-    return others.max() - logits[label]
+    return -margin(logits, clean_logits.argmax())
 
 
 def _pgd_move(key, settings, image, here, memory, lower, upper):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memjax.analysis.interval_rounding import Operation
+from memjax.analysis._certificates.interval_rounding import Operation
 
 
 class Interval(NamedTuple):

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis.attacks import PGD, margin_objective
-from memjax.analysis.search import Attack
+from memjax.analysis._search.attacks import PGD, margin_objective
+from memjax.analysis._search.search import Attack
 
 # The step, in half widths of the box, halves from the first to the last of these, then it gives up.
 _FIRST_STEP, _LAST_STEP = 2.0, 0.2

@@ -1,12 +1,12 @@
 """What a network's logits can be in a box of images, from its jaxpr.
 
 Any `logits_fn(params, images)` is traced for one image; what does not depend on the image is
-computed exactly, the rest is bounded by the rules of `memjax.analysis.interval_rules` and the lines
-of `memjax.analysis.relaxation`. A class is certified by the differences of its logit to the others,
-pulled back through the affine end of the network, so that a linear model is exact up to rounding. A
-primitive without a rule gives no certificate, and is named. The bounds hold for float arithmetic of
-the dtypes that the network names (bfloat16, float16 and conversions among them), and for products
-of TF32 or bfloat16 factors on accelerators; not for Winograd or FFT convolutions.
+computed exactly, the rest is bounded by the rules of `interval_rules` and the lines of
+`relaxation`. A class is certified by the differences of its logit to the others, pulled back
+through the affine end of the network, so that a linear model is exact up to rounding. A primitive
+without a rule gives no certificate, and is named. The bounds hold for float arithmetic of the
+dtypes that the network names (bfloat16, float16 and conversions among them), and for products of
+TF32 or bfloat16 factors on accelerators; not for Winograd or FFT convolutions.
 """
 
 import functools
@@ -16,10 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memjax.analysis.interval_graph import Graph, LogitsFn, read
-from memjax.analysis.interval_rounding import widened
-from memjax.analysis.interval_value import Interval, lower_of, upper_of
-from memjax.analysis.relaxation import Propagation, UnknownPrimitive
+from memjax.analysis._certificates.interval_graph import Graph, read
+from memjax.analysis._certificates.interval_rounding import widened
+from memjax.analysis._certificates.interval_value import Interval, lower_of, upper_of
+from memjax.analysis._certificates.relaxation import Propagation, UnknownPrimitive
+from memjax.analysis.inputs import LogitsFn
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ def _smallest_leads(logits_fn, refine_up_to, use_lines, params, lower, upper, la
     classes = jnp.arange(logits.lower.size)
 
     def lead(other):
-        direction = (classes == label).astype(logits.lower.dtype) - (classes == other)
+        dtype = logits.lower.dtype
+        direction = (classes == label).astype(dtype) - (classes == other).astype(dtype)
         by_intervals = propagation.smallest(graph.output, direction, False)
         if not use_lines:
             return by_intervals

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis.lass_step import inner_box
+from memjax.analysis._search.lass_step import inner_box
+from memjax.analysis.inputs import LogitsFn, check_model
+from memjax.analysis.microbatch import check_size
 from memjax.errors import InputError
-
-LogitsFn = Callable[[Any, jax.Array], jax.Array]
 
 
 class Found(NamedTuple):
@@ -139,7 +139,7 @@ def _advance(
             points=chosen(moved, batch.points),
             is_found=batch.is_found | changed,
             is_finished=~is_moved,
-            steps=batch.steps + is_moved,
+            steps=batch.steps + is_moved.astype(jnp.int32),
             # What was learned at the last point counts too.
             memory=jax.tree.map(
                 lambda after, before: jax.vmap(jnp.where)(is_finished, before, after),
@@ -198,15 +198,20 @@ def make_problem(
     microbatch_size: int,
 ) -> Problem:
     """Checks the arguments and computes the logits of the unmoved images."""
-    images = jnp.asarray(images)
-    _check_inputs(images, radius, clip, microbatch_size)
+    check_radius(radius)
+    check_size("microbatch_size", microbatch_size)
+    mesh = getattr(getattr(images, "sharding", None), "mesh", None)
+    if mesh is not None and mesh.explicit_axes:
+        raise InputError(f"images: sharded over explicit axes {mesh.explicit_axes}, must be auto")
+    params, images, _ = check_model(logits_fn, params, images, by_images=True, one_device=False)
+    _check_images(images, clip)
     sharding, shards = slot_sharding(images)
     everything = np.arange(images.shape[0], dtype=np.int32)
     size = batch_sizes(microbatch_size, shards, everything.size)[0]
     batches = padded_batches(everything, everything.size, size)
     parts = [_clean_logits(logits_fn, sharding, params, images, index) for index in batches]
     logits = jnp.concatenate(parts)[: everything.size]
-    if logits.ndim != 2 or logits.shape[1] < 2:
+    if logits.shape[1] < 2:
         raise InputError(f"logits_fn: gives {logits.shape}, must be [n classes], 2 classes or more")
     logits = jax.device_put(logits, sharding)
     return Problem(images, logits, radius, clip)
@@ -218,16 +223,10 @@ def check_radius(radius: float) -> None:
         raise InputError(f"radius: {radius}, must be finite and at least 0")
 
 
-def _check_inputs(images, radius, clip, microbatch_size) -> None:
-    """Raises InputError, with one clear line, where an argument is of no use."""
-    if not jnp.issubdtype(images.dtype, jnp.floating) or images.ndim < 2 or images.size == 0:
+def _check_images(images: jax.Array, clip: tuple[float, float] | None) -> None:
+    """Raises InputError for images without pixels, or with pixels that `clip` excludes."""
+    if images.ndim < 2 or images.size == 0:
         raise InputError(f"images: {images.dtype}{images.shape}, must be float [n ...], not empty")
-    check_radius(radius)
-    mesh = getattr(images.sharding, "mesh", None)
-    if mesh is not None and mesh.explicit_axes:
-        raise InputError(f"images: sharded over explicit axes {mesh.explicit_axes}, must be auto")
-    if microbatch_size < 1:
-        raise InputError(f"microbatch_size: {microbatch_size}, must be at least 1")
     if clip is not None and not bool(((images >= clip[0]) & (images <= clip[1])).all()):
         raise InputError(f"clip: {clip}, every pixel of images must lie within it")
 

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
-from memjax.analysis.interval_graph import bind, is_float, is_narrow
+from memjax.analysis import _precision
+from memjax.analysis._certificates.interval_graph import is_float, is_narrow
+from memjax.analysis._jaxprs import apply_equation
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 # What a backend may round the factors of a float32 product to, where full precision is not asked
@@ -59,7 +61,7 @@ def dtype_of(atom: Any) -> Any:
 def wide_dtype(dtype: Any) -> Any:
     """Returns the dtype in which bounds of a variable are computed."""
     is_real = jnp.issubdtype(dtype, jnp.floating)
-    return jnp.promote_types(dtype, jnp.float32) if is_real else jnp.dtype(dtype)
+    return _precision.wide_dtype(dtype) if is_real else jnp.dtype(dtype)
 
 
 def widened(value: Any) -> jax.Array:
@@ -131,4 +133,4 @@ def _wide_run(equation: JaxprEqn) -> Callable:
             indices_are_sorted=params["indices_are_sorted"],
             unique_indices=params["unique_indices"],
         )  # fmt: skip
-    return lambda *values: bind(equation, values)[0]
+    return lambda *values: apply_equation(equation, list(values))[0]

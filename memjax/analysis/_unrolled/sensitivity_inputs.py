@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from memjax.analysis._leaves import Params, split_params
 from memjax.analysis.microbatch import check_on_one_device
 from memjax.errors import InputError
-
-Params = Any
 
 
 class Program(NamedTuple):
@@ -56,25 +55,6 @@ class SgdState(NamedTuple):
 
     params: Params
     momentum: Params
-
-
-def split_params(params: Params) -> tuple[Params, Params]:
-    """Returns `params` twice: with floating-point leaves only, and with all the others only."""
-    arrays = jax.tree.map(jnp.asarray, params)
-    is_float = jax.tree.map(lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating), arrays)
-    floating = jax.tree.map(lambda leaf, keep: leaf if keep else None, arrays, is_float)
-    fixed = jax.tree.map(lambda leaf, drop: None if drop else leaf, arrays, is_float)
-    return floating, fixed
-
-
-def merge_params(floating: Params, fixed: Params) -> Params:
-    """Returns the whole params tree again, the inverse of `split_params`."""
-    return jax.tree.map(
-        lambda left, right: right if left is None else left,
-        floating,
-        fixed,
-        is_leaf=lambda leaf: leaf is None,
-    )
 
 
 def initial_state(floating: Params) -> SgdState:
