@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from memjax import cli, config
+from memjax.auditing import files
 from memjax.config_effects import EFFECTS
 from memjax.passes import PASSES
 from memjax.training import dynamics
@@ -141,7 +142,7 @@ def test_every_column_of_every_pass_stands_in_the_tables_page_with_its_meaning()
         assert f"#### {name}\n" in text
         for column, meaning in each.columns.items():
             assert f"| `{column}` | {meaning} |" in text, f"{name}: {column}"
-    for column, meaning in dynamics.COLUMNS.items():
+    for column, meaning in [*dynamics.COLUMNS.items(), *files.COLUMNS.items()]:
         assert f"| `{column}` | {meaning} |" in text
 
 
