@@ -230,8 +230,8 @@ def _run_group(
             groups, _ = read_group(folder)
             together.setdefault(tuple(groups), []).append(point)
         # A point that was deleted, or failed, begins anew; the others go on from what was saved.
-        for groups, points in together.items():
-            _GroupTraining(plan, group, workdir, stop, progress).train(list(groups), points)
+        for names, points in together.items():
+            _GroupTraining(plan, group, workdir, stop, progress).train(list(names), points)
     return elsewhere
 
 
