@@ -227,8 +227,7 @@ def _run_group(
                 continue
             if state_of(folder) == "failed":
                 clear(folder)
-            groups, _ = read_group(folder)
-            together.setdefault(tuple(groups), []).append(point)
+            together.setdefault(tuple(read_group(folder)[0]), []).append(point)
         # A point that was deleted, or failed, begins anew; the others go on from what was saved.
         for names, points in together.items():
             _GroupTraining(plan, group, workdir, stop, progress).train(list(names), points)
