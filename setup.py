@@ -21,6 +21,7 @@ TEST = [
     "gcp-storage-emulator>=2026.7",  # a stand-in for gs://
     "gcsfs>=2025.2",
     "equinox>=0.13",
+    "datasets>=4",  # tests/data/test_huggingface_source.py
 ]
 
 DOCS = ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30"]
