@@ -21,6 +21,8 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")
 PLACEMENTS = ("auto", "replicated", "sharded")
 SCHEDULES = ("constant", "step", "cosine")
 COMPUTE_DTYPES = ("float32", "bfloat16")
+TRAIN_METRICS = ("exact", "running")
+RECORD_DYNAMICS = ("auto", "on", "off")
 
 
 def _field(default: Any, check: Callable[[Any], bool], allowed: str) -> Any:
@@ -119,6 +121,11 @@ class Train:
     stop_at_train_accuracy: float = _number(0.0, 0.0, 1.0)
     log_every_epochs: int = _integer(1, 1)
     compute_dtype: str = _choice("float32", COMPUTE_DTYPES)  # parameters stay float32
+    # Training metrics of an evaluation of their own, or of the epoch's steps (before each update,
+    # in training mode), which costs no further pass over the training data.
+    train_metrics: str = _choice("exact", TRAIN_METRICS)
+    # Each example's loss, margin and prediction at every evaluation; auto: up to a printed size.
+    record_dynamics: str = _choice("auto", RECORD_DYNAMICS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +195,20 @@ class Config:
         """Returns 16 hex digits that differ when a science field does."""
         text = json.dumps(self.science(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns the config with some fields replaced, by traced scalars too.
+
+    Example:
+      >>> with_values(Config(), {"optimizer.learning_rate": 0.5}).optimizer.learning_rate
+      0.5
+    """
+    for name, value in values.items():
+        section, field = name.split(".")
+        changed = dataclasses.replace(getattr(config, section), **{field: value})
+        config = dataclasses.replace(config, **{section: changed})
+    return config
 
 
 def _changes_no_result(name: str) -> bool:

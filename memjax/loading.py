@@ -1,5 +1,6 @@
 """A finished or running run, opened for analysis."""
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,8 +17,9 @@ from memjax.runtime.checkpoints import Checkpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import difference, read_json
-from memjax.training.run import config_document
-from memjax.training.setup import Setup, abstract_states, member_subsets, prepare
+from memjax.training.dynamics import parts_of, read_dynamics
+from memjax.training.point_folder import config_document
+from memjax.training.setup import Setup, abstract_saved, member_subsets, prepare
 from memjax.training.step import Network, for_inference, make_logits_fn, unit_pixels
 
 
@@ -70,6 +72,30 @@ def _logits_fn_of(
     return make_logits_fn(Network(model, np.array(mean, np.float32), np.array(std, np.float32)))
 
 
+_KEPT_BYTES = 1 << 30
+_states: collections.OrderedDict[tuple[str, int], tuple[Any, Any]] = collections.OrderedDict()
+
+
+def _read(checkpoints: Checkpoints, folder: epath.Path, step: int, setup: Setup) -> tuple[Any, Any]:
+    """Returns a checkpoint on the host; the last ones read are kept, for the points of a group."""
+    metadata = checkpoints.metadata(step)
+    key = f"{folder}", step
+    if key in _states and _states[key][1] == metadata:
+        _states.move_to_end(key)
+        return _states[key]
+    _states[key] = checkpoints.restore(step, abstract_saved(setup))
+    sizes = {k: sum(x.nbytes for x in jax.tree.leaves(state)) for k, (state, _) in _states.items()}
+    while len(_states) > 1 and sum(sizes[k] for k in _states) > _KEPT_BYTES:
+        _states.popitem(last=False)
+    return _states[key]
+
+
+def _noted(checkpoints: Checkpoints, folder: epath.Path, step: int) -> dict[str, Any]:
+    """Returns what was noted with a checkpoint, from what was read where that is at hand."""
+    key = f"{folder}", step
+    return _states[key][1] if key in _states else checkpoints.metadata(step)
+
+
 class Run:
     """One run folder. Read-only: nothing here writes a checkpoint.
 
@@ -104,13 +130,41 @@ class Run:
         self.trained_logits_fn = shared_logits_fn(self.setup.network)
 
     @functools.cached_property
-    def _checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.workdir, read_only=True)
+    def _stores(self) -> tuple[str, list[tuple[epath.Path, Checkpoints]]]:
+        """The run's name among the rows of its checkpoints, and where these are."""
+        path, folders, name = self.workdir / "group.json", [self.workdir], ""
+        if path.exists():  # a point of a sweep
+            group = read_json(path)
+            folders = [self.workdir.parent.parent / "groups" / each for each in group["groups"]]
+            folders = [folder for folder in folders if (folder / "checkpoints").exists()]
+            name = group["name"]
+        return name, [(folder, Checkpoints(folder, read_only=True)) for folder in folders]
+
+    @functools.cached_property
+    def _places(self) -> dict[int, tuple[epath.Path, Checkpoints, list[int]]]:
+        """By step, where its checkpoint is, and in which rows of it the run's members are."""
+        found, (name, stores) = {}, self._stores
+        for folder, store in stores:
+            for step in store.steps():
+                if not name:
+                    found[step] = folder, store, list(range(self.num_members))
+                    continue
+                rows = _noted(store, folder, step)["rows"]
+                own = [place for place, (owner, _) in enumerate(rows) if owner == name]
+                if own:
+                    found[step] = folder, store, own
+        return dict(sorted(found.items()))
 
     @property
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, ascending."""
-        return self._checkpoints.steps()
+        return list(self._places)
+
+    def _place(self, step: int) -> tuple[epath.Path, Checkpoints, list[int]]:
+        if step not in self._places:
+            known = ", ".join(map(str, self.steps)) or "none"
+            raise InputError(f"step {step}: no such checkpoint of {self.workdir}; has: {known}")
+        return self._places[step]
 
     @property
     def num_members(self) -> int:
@@ -123,8 +177,18 @@ class Run:
 
     def member_params(self, step: int) -> Any:
         """Returns the params of every member at a checkpoint, each a numpy array [members ...]."""
-        found = self._checkpoints.restore(step, abstract_states(self.setup)).state.params
-        return jax.tree.map(np.asarray, found)
+        folder, store, rows = self._place(step)
+        state, metadata = _read(store, folder, step, self.setup)
+        own = jax.tree.map(lambda leaf: leaf[rows], state)
+        store.check(step, [metadata["checksum"][row] for row in rows], own)
+        return own.state.params
+
+    def last_step(self, member: int) -> int:
+        """Returns the last step that a member was trained; its params stay as they are then."""
+        folder, store, rows = self._place(self.steps[-1])
+        metadata = _noted(store, folder, self.steps[-1])
+        ended = max(metadata[how][rows[member]] for how in ("fitted", "diverged"))
+        return ended if ended >= 0 else self.steps[-1]
 
     def params(self, step: int | None = None, member: int = 0) -> Any:
         """Returns the params of one network.
@@ -176,6 +240,16 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """metrics.jsonl, a row per logged step."""
         return pd.DataFrame(read_metrics(self.workdir / "metrics.jsonl"))
+
+    @property
+    def has_dynamics(self) -> bool:
+        """Whether each example was recorded at every evaluation."""
+        return bool(parts_of(self.workdir))
+
+    @property
+    def dynamics(self) -> pd.DataFrame:
+        """dynamics/, a row per logged step, member and example; see `memjax.training.dynamics`."""
+        return read_dynamics(self.workdir)
 
     @property
     def examples(self) -> pd.DataFrame:

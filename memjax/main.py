@@ -62,8 +62,10 @@ def main() -> None:
 
     from memjax.config import resolve
     from memjax.runtime.distributed import check_same_on_all_processes, is_main_process, on_all
+    from memjax.training import dynamics
     from memjax.training.loop import Interrupted
-    from memjax.training.run import describe_setup, run
+    from memjax.training.point_folder import describe_setup
+    from memjax.training.run import dynamics_bytes, run
     from memjax.training.setup import prepare
 
     command_line.join_processes()
@@ -72,6 +74,7 @@ def main() -> None:
     setup = on_all(lambda: prepare(resolved))
     if is_main_process():
         print(describe_setup(setup), flush=True)
+        print(dynamics.describe(resolved, dynamics_bytes(setup)), flush=True)
     try:
         summary = run(setup, workdir, FLAGS.overwrite)
     except Interrupted as stopped:

@@ -48,8 +48,6 @@ def _list_sweeps(folder: Any) -> None:
 
 def _dry_run(plan: Any) -> None:
     """Prints the points of this task group by group, and what they cost without early stops."""
-    from etils import epath
-
     from memjax.runtime.progress import duration
     from memjax.sweeps.cost import seconds_per_step
 
@@ -57,7 +55,7 @@ def _dry_run(plan: Any) -> None:
     for number, group in enumerate(plan.groups):
         first = group.points[0]
         config, cost = plan.configs[first], plan.costs[first]
-        step = seconds_per_step(group, config, plan.datasets[first], epath.Path("."))
+        step = seconds_per_step(group, config, plan.datasets[first])
         seconds = step * cost.num_steps * config.ensemble.size * len(group.points)
         flops = cost.flops * len(group.points)
         total_seconds, total_flops = total_seconds + seconds, total_flops + flops

@@ -1,6 +1,9 @@
 """A data set in memory, and what can be selected of it: classes, examples, a size of image."""
 
 import dataclasses
+import functools
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,6 +27,12 @@ class Split:
     def __len__(self) -> int:
         """Number of examples."""
         return len(self.labels)
+
+    @functools.cached_property
+    def checksum(self) -> int:
+        """CRC-32 of pixels and labels, computed once."""
+        labels = np.ascontiguousarray(self.labels).data
+        return zlib.crc32(labels, zlib.crc32(np.ascontiguousarray(self.images).data))
 
     def take(self, positions: np.ndarray) -> "Split":
         """Returns the examples at these positions, in this order."""
@@ -191,6 +200,14 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     return np.clip(resized / white, 0, 1)
 
 
+_BLOCK_BYTES = 1 << 24  # numpy counts, and sums in float64, with eight bytes a pixel
+
+
+def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
+    rows = max(1, _BLOCK_BYTES // max(1, images[:1].size))
+    return (images[start : start + rows] for start in range(0, len(images), rows))
+
+
 def pixel_moments(images: np.ndarray, per_channel: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean and standard deviation of the pixels, summed in float64.
 
@@ -204,15 +221,20 @@ def pixel_moments(images: np.ndarray, per_channel: bool) -> tuple[np.ndarray, np
     channels = images.shape[-1]
     if images.dtype == np.uint8:
         # Exact, and fast: 256 counts instead of a sum over all pixels.
-        pixels = images.reshape(-1, channels)
-        counts = np.stack([np.bincount(pixels[:, c], minlength=256) for c in range(channels)])
+        counts = np.zeros((channels, 256), np.int64)
+        for block in _blocks(images):
+            for channel in range(channels):
+                counts[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
         shares = counts / counts.sum(axis=1, keepdims=True)
         levels = np.arange(256) / 255
         mean = shares @ levels
         square = shares @ levels**2
     else:
-        mean = images.mean(axis=(0, 1, 2), dtype=np.float64)
-        square = np.square(images, dtype=np.float64).mean(axis=(0, 1, 2))
+        sums = [
+            (block.sum((0, 1, 2), np.float64), np.square(block, dtype=np.float64).sum((0, 1, 2)))
+            for block in _blocks(images)
+        ]
+        mean, square = np.sum(sums, axis=0) / np.prod(images.shape[:3])
     if not per_channel:
         mean, square = mean.mean(), square.mean()
     # Rounding may leave a variance of about 1e-17 where there is none.

@@ -43,6 +43,7 @@ class Examples:
       labels: int32 [n], trained on.
       true_labels: int32 [n], of the source.
       is_corrupted: bool [n], chosen for corruption; unique labels alone corrupt nobody.
+      is_mislabeled: bool [n], the label is not the true one; False where every example is a class.
       index: int64 [n], position in the source's training split.
       num_classes: of `labels`; with unique labels, n.
     """
@@ -51,11 +52,14 @@ class Examples:
     labels: np.ndarray
     true_labels: np.ndarray
     is_corrupted: np.ndarray
+    is_mislabeled: np.ndarray
     index: np.ndarray
     num_classes: int
 
 
-def corrupt_examples(config: configuration.Corruption, dataset: Dataset) -> Examples:
+def corrupt_examples(
+    config: configuration.Corruption, dataset: Dataset, with_images: bool = True
+) -> Examples:
     """Corrupts the training examples as the config's corruption section says.
 
     Kinds joined with "+" corrupt the same examples: one kind that changes inputs, one that changes
@@ -64,6 +68,8 @@ def corrupt_examples(config: configuration.Corruption, dataset: Dataset) -> Exam
     Args:
       config: the checked `corruption` section.
       dataset: as loaded.
+      with_images: False leaves the images out, [0 height width channels]: those of a group's
+        points are on the devices once, and making noise takes time.
 
     Returns:
       Examples. The noise of `random_inputs` has the mean and variance of all pixels of the training
@@ -88,8 +94,13 @@ def corrupt_examples(config: configuration.Corruption, dataset: Dataset) -> Exam
     images, labels = train.images, train.labels
     num_classes = dataset.num_classes
     is_corrupted = np.zeros(len(train), bool)
+    if not with_images:
+        images = images[:0]
     for kind in kinds:
-        if kind in _INPUT_KINDS:
+        if kind in _INPUT_KINDS and not with_images:
+            is_corrupted = np.zeros(len(train), bool)
+            is_corrupted[np.asarray(corrupted_positions(key, len(train), config.fraction))] = True
+        elif kind in _INPUT_KINDS:
             images, is_corrupted = _corrupt_images(kind, key, images, config.fraction)
         elif kind == "unique_labels":
             labels, num_classes = np.asarray(unique_labels(labels)), len(train)
@@ -97,7 +108,11 @@ def corrupt_examples(config: configuration.Corruption, dataset: Dataset) -> Exam
             corrupt = _label_corruption(kind, num_classes, config.transition)
             drawn, mask = corrupt(key, labels, config.fraction)
             labels, is_corrupted = np.asarray(drawn), np.asarray(mask)
-    return Examples(images, labels, train.labels, is_corrupted, train.index, num_classes)
+    is_class = "unique_labels" not in kinds
+    is_mislabeled = (labels != train.labels) & is_class
+    return Examples(
+        images, labels, train.labels, is_corrupted, is_mislabeled, train.index, num_classes
+    )
 
 
 def parse_kinds(kind: str) -> tuple[str, ...]:
@@ -142,18 +157,19 @@ def examples_table(dataset: Dataset, examples: Examples) -> pd.DataFrame:
 
     Returns:
       A data frame with the columns split ("train" or "validation"), index (position in the source's
-      split), label (trained on), true_label and is_corrupted.
+      split), label (trained on), true_label, is_corrupted and is_mislabeled.
     """
     validation = dataset.validation
     sizes = [len(examples.labels), len(validation)]
     uncorrupted = np.zeros(len(validation), bool)
     return pd.DataFrame(
         {
-            "split": np.repeat(["train", "validation"], sizes),
+            "split": np.repeat(np.array(["train", "validation"], object), sizes),
             "index": np.concatenate([examples.index, validation.index]),
             "label": np.concatenate([examples.labels, validation.labels]),
             "true_label": np.concatenate([examples.true_labels, validation.labels]),
             "is_corrupted": np.concatenate([examples.is_corrupted, uncorrupted]),
+            "is_mislabeled": np.concatenate([examples.is_mislabeled, uncorrupted]),
         }
     )
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-from etils import epath
-
 from memjax.experiments.studies import Study
 from memjax.runtime.progress import duration
 from memjax.sweeps.cost import seconds_per_step
@@ -23,9 +21,7 @@ def describe_cost(studies: Iterable[Study]) -> Iterator[str]:
         costs = plan.costs
         costliest = max(plan.groups, key=lambda group: costs[group.points[0]].work)
         first = costliest.points[0]
-        step = seconds_per_step(
-            costliest, plan.configs[first], plan.datasets[first], epath.Path(".")
-        )
+        step = seconds_per_step(costliest, plan.configs[first], plan.datasets[first])
         num_steps = costs[first].num_steps * plan.configs[first].ensemble.size
         seconds = step * num_steps / costs[first].work * sum(cost.work for cost in costs)
         flops = sum(cost.flops for cost in costs)

@@ -9,9 +9,8 @@ from typing import Any
 import ml_collections
 
 from memjax import presets
-from memjax.config import Config
+from memjax.config import Config, with_values
 from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, SCALES, TECHNIQUES, Sizes
-from memjax.sweeps.grouping import with_values
 from memjax.sweeps.points import Point, check_points
 
 UNIQUE = "unique_labels"

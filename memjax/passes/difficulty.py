@@ -1,6 +1,10 @@
-"""Pass `difficulty`: over all members and checkpoints, how hard each example was."""
+"""Pass `difficulty`: over all members and all of training, how hard each example was.
 
-from typing import NamedTuple
+Times are the evaluations whose dynamics were recorded; where there are none, where members saw only
+some of the examples, or where --steps asks for some of them, the checkpoints.
+"""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,19 +23,19 @@ COLUMNS = {
     "label": "the label trained on (validation: the true one)",
     "true_label": "the label before corruption",
     "is_corrupted": "whether the corruption touched this example",
-    "probability_correct": "share of members that are right at the last checkpoint",
-    "first_epoch_correct": "first checkpoint's epoch at which it is right, mean over the members "
+    "probability_correct": "share of members that are right at the end",
+    "first_epoch_correct": "first epoch looked at in which it is right, mean over the members "
     "that ever are; nan if none is",
     "epoch_learned_for_good": "epoch from which it stays right, mean over the members that end "
     "right; nan if none does",
-    "forgetting_events": "times it went from right to wrong between checkpoints, mean of members",
-    "share_never_learned": "share of members that are right at no checkpoint",
-    "aum": "mean over checkpoints and members of label logit - largest other logit",
-    "mean_loss": "mean cross-entropy over checkpoints and members (nats)",
-    "loss_variance": "variance of the loss over checkpoints, mean of members (nats^2)",
-    "confidence": "mean probability of the label over checkpoints and members",
-    "variability": "its standard deviation over checkpoints, mean of members",
-    "agreement": "share of pairs of members that predict the same class at the last checkpoint; "
+    "forgetting_events": "times it went from right to wrong, mean of members",
+    "share_never_learned": "share of members that are right at no time",
+    "aum": "mean over times and members of label logit - largest other logit",
+    "mean_loss": "mean cross-entropy over times and members (nats)",
+    "loss_variance": "variance of the loss over times, mean of members (nats^2)",
+    "confidence": "mean probability of the label over times and members",
+    "variability": "its standard deviation over times, mean of members",
+    "agreement": "share of pairs of members that predict the same class at the end; "
     "nan for one member",
     "overdispersion": "of the whole split: variance of probability_correct over its binomial "
     "null (1: no example is harder than another); nan for one member",
@@ -42,32 +46,84 @@ COLUMNS = {
 
 
 class _Trajectory(NamedTuple):
-    correct: np.ndarray  # [checkpoints members n]
-    losses: np.ndarray  # [checkpoints members n]
-    margins: np.ndarray  # [checkpoints members n]
-    predictions: np.ndarray  # [members n], at the last checkpoint
+    """One member's examples over training, up to where it ended.
+
+    Attributes:
+      epochs: [times], of the evaluations or checkpoints.
+      correct: bool [times n].
+      losses: [times n].
+      margins: [times n].
+      predictions: [n], the last ones.
+    """
+
+    epochs: np.ndarray
+    correct: np.ndarray
+    losses: np.ndarray
+    margins: np.ndarray
+    predictions: np.ndarray
 
 
 @jax.jit
 def _scores(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, ...]:
     losses = jax.vmap(softmax_cross_entropy)(logits, labels)
     predictions = jnp.argmax(logits, axis=-1)
-    return predictions == labels, losses, difficulty.aum(logits[None], labels), predictions
+    return losses, difficulty.aum(logits[None], labels), predictions
 
 
-def _trajectory(context: Context) -> _Trajectory:
-    """Returns all examples' scores at every checkpoint."""
+def reads_dynamics(context: Context) -> bool:
+    """Whether what is asked for was recorded at every evaluation: all times, all examples."""
+    config = context.run.config
+    return (
+        context.run.has_dynamics
+        and not context.options.steps
+        and config.ensemble.subset_fraction == 1.0
+    )
+
+
+def _from_dynamics(context: Context, split: str, arrays: SplitArrays) -> list[_Trajectory]:
+    """Returns each member's trajectory of a split, a time an evaluation."""
+    frame = context.run.dynamics
+    frame = frame[frame["split"] == split]
+    found = []
+    for member in context.members:
+        own = frame[frame["member"] == member]
+        epochs = own["epoch"].unique()
+        index = own["index"].to_numpy()[: len(own) // len(epochs)]
+        order = np.argsort(index)
+        wanted = order[np.searchsorted(index, arrays.source_index, sorter=order)]
+
+        def values(name: str) -> np.ndarray:
+            return own[name].to_numpy().reshape(len(epochs), -1)[:, wanted]  # noqa: B023
+
+        correct = values("prediction") == arrays.labels
+        last = values("prediction")[-1]
+        found.append(_Trajectory(epochs, correct, values("loss"), values("margin"), last))
+    return found
+
+
+def _from_checkpoints(context: Context) -> list[_Trajectory]:
+    """Returns each member's trajectory of all examples looked at, a time a checkpoint."""
     labels = jnp.asarray(context.examples.labels)
-    scores = []
+    ends = [context.run.last_step(member) for member in context.members]
+    scores: list[list[Any]] = [[] for _ in context.members]
+    before = -1
     for step in context.steps:
         all_params = context.run.member_params(step)
-        members = []
-        for member in context.members:
+        for place, member in enumerate(context.members):
+            if before >= ends[place]:
+                continue  # it had ended, and is what it was
             logits = context.logits(context.member(all_params, member), context.examples.images)
-            members.append([np.asarray(value) for value in _scores(logits, labels)])
-        scores.append([np.stack(values) for values in zip(*members, strict=True)])
-    correct, losses, margins, predictions = zip(*scores, strict=True)
-    return _Trajectory(np.stack(correct), np.stack(losses), np.stack(margins), predictions[-1])
+            values = [np.asarray(value) for value in _scores(logits, labels)]
+            scores[place].append([context.run.epoch(min(step, ends[place])), *values])
+        before = step
+    found = []
+    for of_member in scores:
+        epochs, losses, margins, predictions = (np.stack(v) for v in zip(*of_member, strict=True))
+        correct = predictions == np.asarray(labels)
+        found.append(
+            _Trajectory(epochs.astype(np.float32), correct, losses, margins, predictions[-1])
+        )
+    return found
 
 
 def _mean_where(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -76,18 +132,27 @@ def _mean_where(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _table(name: str, arrays: SplitArrays, found: _Trajectory, epochs: np.ndarray, key):
-    num_members, num_examples = found.predictions.shape
-    learned = difficulty.first_epoch_learned(jnp.asarray(found.correct), jnp.asarray(epochs))
-    forgotten = difficulty.forgetting_events(jnp.asarray(found.correct))
-    trajectory = difficulty.loss_trajectory(jnp.asarray(found.losses))
-    probability = np.asarray(difficulty.probability_correct(jnp.asarray(found.correct[-1])))
-    first, for_good = np.asarray(learned.first), np.asarray(learned.for_good)
+def _table(name: str, arrays: SplitArrays, members: list[_Trajectory], key: jax.Array):
+    num_members, num_examples = len(members), len(arrays.labels)
+    learned = [
+        difficulty.first_epoch_learned(jnp.asarray(m.correct), jnp.asarray(m.epochs))
+        for m in members
+    ]
+    forgotten = [difficulty.forgetting_events(jnp.asarray(m.correct)) for m in members]
+    trajectory = [difficulty.loss_trajectory(jnp.asarray(m.losses)) for m in members]
+    last = jnp.asarray(np.stack([m.correct[-1] for m in members]))
+    predictions = jnp.asarray(np.stack([m.predictions for m in members]))
+    probability = np.asarray(difficulty.probability_correct(last))
+    first, for_good = np.stack([x.first for x in learned]), np.stack([x.for_good for x in learned])
+
+    def mean(found: Any) -> np.ndarray:
+        return np.mean([np.asarray(values) for values in found], axis=0)
+
     nothing = np.full(num_examples, np.nan)
     agreement, dispersion, low, high = nothing, np.nan, nothing, nothing
     if num_members > 1:
-        agreement = np.asarray(difficulty.agreement(jnp.asarray(found.predictions)))
-        dispersion = float(overdispersion(jnp.asarray(found.correct[-1])))
+        agreement = np.asarray(difficulty.agreement(predictions))
+        dispersion = float(overdispersion(last))
         draws = int(np.clip(5_000_000 // num_examples, 100, 1000))
         null = binomial_null(
             key, num_members, float(probability.mean()), num_examples, num_draws=draws
@@ -104,13 +169,13 @@ def _table(name: str, arrays: SplitArrays, found: _Trajectory, epochs: np.ndarra
             "probability_correct": probability,
             "first_epoch_correct": _mean_where(first, first >= 0),
             "epoch_learned_for_good": _mean_where(for_good, for_good >= 0),
-            "forgetting_events": np.asarray(forgotten.num_events).mean(axis=0),
-            "share_never_learned": np.asarray(forgotten.never_learned).mean(axis=0),
-            "aum": found.margins.mean(axis=(0, 1)),
-            "mean_loss": np.asarray(trajectory.mean_loss).mean(axis=0),
-            "loss_variance": np.asarray(trajectory.loss_variance).mean(axis=0),
-            "confidence": np.asarray(trajectory.confidence).mean(axis=0),
-            "variability": np.asarray(trajectory.variability).mean(axis=0),
+            "forgetting_events": mean(x.num_events for x in forgotten),
+            "share_never_learned": mean(x.never_learned for x in forgotten),
+            "aum": mean(m.margins.mean(axis=0) for m in members),
+            "mean_loss": mean(x.mean_loss for x in trajectory),
+            "loss_variance": mean(x.loss_variance for x in trajectory),
+            "confidence": mean(x.confidence for x in trajectory),
+            "variability": mean(x.variability for x in trajectory),
             "agreement": agreement,
             "overdispersion": dispersion,
             "null_low": low,
@@ -120,12 +185,18 @@ def _table(name: str, arrays: SplitArrays, found: _Trajectory, epochs: np.ndarra
 
 
 def _compute(context: Context, step: None) -> pd.DataFrame:
-    epochs = np.array([context.run.epoch(step) for step in context.steps], np.float32)
-    found = _trajectory(context)
+    from_dynamics = reads_dynamics(context)
+    found = [] if from_dynamics else _from_checkpoints(context)
     tables = []
     for name, rows in context.parts:
-        of_split = _Trajectory(*(values[..., rows] for values in found))
-        tables.append(_table(name, context.examples.at(rows), of_split, epochs, context.key))
+        arrays = context.examples.at(rows)
+        if from_dynamics:
+            members = _from_dynamics(context, name, arrays)
+        else:
+            members = [
+                _Trajectory(m.epochs, *(values[..., rows] for values in m[1:])) for m in found
+            ]
+        tables.append(_table(name, arrays, members, context.key))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -15,7 +15,7 @@ from memjax.errors import InputError
 from memjax.loading import SplitArrays
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 from memjax.training.optimizers import make_schedule
-from memjax.training.setup import abstract_states
+from memjax.training.setup import abstract_state
 from memjax.training.state import member_keys
 
 MAX_TRAJECTORY_ERROR = 0.05
@@ -58,7 +58,7 @@ def run_batches(context: Context, member: int) -> jax.Array:
     Returns:
       int32 [steps padded_size]: rows of the member's own training examples; -1 is padding.
     """
-    setup, last = context.run.setup, last_step(context)
+    setup, last = context.run.setup, _last_step_of(context, member)
     num_epochs = -(-last // setup.batches.steps_per_epoch)
     seed = jnp.int32(setup.config.seed + member)
     return _batches_of_epochs(seed, setup.batches, num_epochs)[:last]
@@ -104,8 +104,13 @@ def last_step(context: Context) -> int:
     return context.steps[-1]
 
 
+def _last_step_of(context: Context, member: int) -> int:
+    """Returns the last of these updates that a member was trained with; it may have ended."""
+    return min(last_step(context), context.run.last_step(member))
+
+
 def _has_batch_statistics(context: Context) -> bool:
-    return set(abstract_states(context.run.setup).params) != {"params"}
+    return set(abstract_state(context.run.setup).params) != {"params"}
 
 
 def _trajectory_error(context: Context, params: dict, updates: dict[str, Any]) -> float:
@@ -124,9 +129,9 @@ def _trajectory_error(context: Context, params: dict, updates: dict[str, Any]) -
     return error
 
 
-def probes(context: Context, count: int) -> np.ndarray:
-    """Returns the steps probed: `count` evenly spread ones, the last step always."""
-    last = last_step(context)
+def probes(context: Context, count: int, member: int = 0) -> np.ndarray:
+    """Returns the steps probed: `count` evenly spread ones, the member's last step always."""
+    last = _last_step_of(context, member)
     return np.unique(np.linspace(0, last, min(count, last) + 1).astype(int))[1:]
 
 
@@ -137,10 +142,10 @@ def member_examples(context: Context, member: int) -> SplitArrays:
 
 def member_updates(context: Context, member: int) -> tuple[dict[str, Any], float]:
     """Returns a member's run as `run_sgd` takes it, and how far from the checkpoint that ends."""
-    run, last = context.run, last_step(context)
+    run, last = context.run, _last_step_of(context, member)
     config, arrays = run.config, member_examples(context, member)
     start = context.member(run.member_params(0), member)
-    end = context.member(run.member_params(last), member)
+    end = context.member(run.member_params(last_step(context)), member)
     frozen = _has_batch_statistics(context)
     if frozen:
         start = {**end, "params": start["params"]}
@@ -180,8 +185,9 @@ def _measure(
 
 
 def _compute(context: Context, step: None) -> pd.DataFrame:
-    steps, parts = probes(context, context.options.num_probes), []
+    parts = []
     for member in context.members:
+        steps = probes(context, context.options.num_probes, member)
         arrays = member_examples(context, member)
         found, error = _measure(context, member, steps, norm_order=context.options.norm_order)
         ginis = np.asarray(gini(found.per_step, axis=1))
@@ -196,8 +202,9 @@ def _compute(context: Context, step: None) -> pd.DataFrame:
 def _compute_by_class(context: Context, step: None) -> pd.DataFrame:
     num_classes = context.run.setup.examples.num_classes
     loss_class, image_class = np.divmod(np.arange(num_classes**2), num_classes)
-    steps, parts = probes(context, context.options.num_class_probes), []
+    parts = []
     for member in context.members:
+        steps = probes(context, context.options.num_class_probes, member)
         found, _ = _measure(context, member, steps, num_classes=num_classes)
         columns = {"member": member, "loss_class": loss_class, "image_class": image_class}
         values = {"sensitivity": np.asarray(found.per_class).ravel()}

@@ -1,9 +1,15 @@
 """Checkpoints: when, and how they are written and found again (orbax)."""
 
 import contextlib
+import errno
+import functools
+import hashlib
+import json
 import logging
+import sys
+import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +19,7 @@ from etils import epath
 
 from memjax import config as config_lib
 from memjax.errors import InputError
-from memjax.runtime.distributed import is_process_lost, on_main
+from memjax.runtime.distributed import is_process_lost
 from memjax.runtime.workdir import is_remote
 
 
@@ -36,41 +42,41 @@ def checkpoint_steps(
     return sorted(steps)
 
 
+class Damaged(InputError):
+    """The files of a checkpoint, or the bits in them, are not what was written."""
+
+
 @jax.jit
-def finite_and_checksum(tree: Any) -> tuple[jax.Array, jax.Array]:
-    """Returns whether every number is finite, and a checksum of the bits.
+def finite_and_checksums(tree: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns of each row whether every number is finite, and a checksum of its bits.
 
     The checksum is a wrapping integer sum: the same on any number of devices and in any order.
 
     Args:
-      tree: arrays of at most 32 bits a number.
+      tree: arrays [rows ...] of at most 32 bits a number.
 
     Returns:
-      A bool scalar and a uint32 scalar.
+      bool [rows] and uint32 [rows].
     """
-    finite = jnp.bool_(True)
-    total = jnp.uint32(0)
+    finite, total = jnp.bool_(True), jnp.uint32(0)
     for place, leaf in enumerate(jax.tree.leaves(tree)):
+        rows = leaf.reshape(len(leaf), -1)
         if jnp.issubdtype(leaf.dtype, jnp.floating):
-            finite &= jnp.all(jnp.isfinite(leaf))
-            bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
+            finite &= jnp.all(jnp.isfinite(rows), axis=1)
+            bits = jax.lax.bitcast_convert_type(rows.astype(jnp.float32), jnp.uint32)
         else:
-            bits = leaf.astype(jnp.uint32)
-        position = jnp.arange(leaf.size, dtype=jnp.uint32).reshape(leaf.shape)
+            bits = rows.astype(jnp.uint32)
+        position = jnp.arange(rows.shape[1], dtype=jnp.uint32)[None]
         mixed = (bits ^ (position * jnp.uint32(2654435761))) * jnp.uint32(2 * place + 1)
-        total += jnp.sum(mixed ^ (mixed >> 15), dtype=jnp.uint32)
+        total += jnp.sum(mixed ^ (mixed >> 15), axis=1, dtype=jnp.uint32)
     return finite, total
 
 
-_LOGGER = logging.getLogger("memjax")
-
-
-class Restored(NamedTuple):
-    """A checkpoint that was read: its step, its state, and what was noted with it."""
-
-    step: int
-    state: Any
-    metadata: dict[str, Any]
+def structure_of(tree: Any) -> str:
+    """Returns 16 hex digits: the same names, shapes and types of one row, the same digits."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    text = [[jax.tree_util.keystr(path), list(x.shape), str(x.dtype)] for path, x in leaves]
+    return hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -86,27 +92,36 @@ def _quiet_orbax() -> Iterator[None]:
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `workdir/checkpoints`.
+    """The checkpoints of a run or a group of runs, in `workdir/checkpoints`.
 
-    Every checkpoint carries a checksum of its bits, so that one that was truncated, or was
-    restored as something else, is never taken for good.
+    Every leaf of a state has a leading axis of rows, one a network, and every checkpoint carries a
+    checksum of each row, so that one that was truncated, or was restored as something else, is
+    never taken for good.
 
     Args:
-      workdir: the run folder.
+      workdir: the folder.
+      name: of the folder in it.
       read_only: never to write there.
-      shared: whether all processes of the run save and restore together, every one of them calling
-        every method; otherwise this process is alone with its checkpoints.
+      shared: whether all processes of the run save together, every one of them calling every
+        method; otherwise this process is alone with its checkpoints.
     """
 
-    def __init__(self, workdir: epath.PathLike, read_only: bool = False, shared: bool = False):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        name: str = "checkpoints",
+        read_only: bool = False,
+        shared: bool = False,
+    ):
         folder = epath.Path(workdir)
         # Of "s3://bucket" `absolute` would make a folder "s3:" where the process stands.
-        self._directory = (folder if is_remote(folder) else folder.absolute()) / "checkpoints"
-        self._shared = shared
+        self._directory = (folder if is_remote(folder) else folder.absolute()) / name
         self._is_one_of_many = jax.process_count() > 1 and not shared
         if read_only and not self._directory.exists():
             raise InputError(f"{self._directory}: no checkpoints here")
-        multiprocessing = ocp.options.MultiprocessingOptions()
+        multiprocessing = ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=f"{self._directory}"
+        )
         if self._is_one_of_many:
             process = jax.process_index()
             multiprocessing = ocp.options.MultiprocessingOptions(
@@ -138,7 +153,12 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
         """Starts to write a checkpoint; training may go on at once and donate `state`."""
-        _, checksum = finite_and_checksum(state)
+        _, checksums = finite_and_checksums(state)
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
+        noted = metadata | {
+            "checksum": np.asarray(checksums).tolist(),
+            "structure": structure_of(one),
+        }
         # On CPU orbax may hold the very buffers that the next step is given to overwrite. Arrays of
         # one process among others it takes from the host only.
         state = jax.tree.map(np.array if self._is_one_of_many else jnp.copy, state)
@@ -146,7 +166,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                metadata=ocp.args.JsonSave(metadata | {"checksum": int(checksum)}),
+                metadata=ocp.args.JsonSave(noted | {"crc": _crc(noted)}),
             ),
         )
 
@@ -155,69 +175,84 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def metadata(self, step: int) -> dict[str, Any]:
-        """Returns what was noted with a checkpoint."""
-        args = ocp.args.Composite(metadata=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args).metadata
-
-    def restore(self, step: int, abstract: Any) -> Restored:
-        """Reads one checkpoint.
-
-        Args:
-          step: one of `steps()`.
-          abstract: jax.ShapeDtypeStructs with the shardings of this process's mesh.
+        """Returns what was noted with a checkpoint.
 
         Raises:
-          InputError: if there is none of this step, or it is damaged.
+          Damaged: if it cannot be what was written.
+          InputError: if there is no such checkpoint, or it cannot be read for other reasons.
         """
         if step not in self._manager.all_steps():
             known = ", ".join(map(str, self.steps())) or "none"
             raise InputError(f"step {step}: no such checkpoint in {self._directory}; has: {known}")
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), metadata=ocp.args.JsonRestore()
-        )
+        args = ocp.args.Composite(metadata=ocp.args.JsonRestore())
         try:
-            found = self._manager.restore(step, args=args)
-            checksum = int(finite_and_checksum(found.state)[1])
-        except Exception as error:  # orbax and tensorstore raise whatever the damage leads to
-            if is_process_lost(error):
-                raise
-            first_line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise InputError(f"{self._directory / str(step)}: damaged ({first_line})") from error
-        if checksum != found.metadata["checksum"]:
-            raise InputError(f"{self._directory / str(step)}: damaged (checksum differs)")
-        return Restored(step, found.state, found.metadata)
+            found = dict(self._manager.restore(step, args=args).metadata)
+            crc = found.pop("crc", None)
+        except Exception as error:
+            raise self._classified(step, error) from error
+        if crc != _crc(found):
+            raise Damaged(f"{self._directory / str(step)}: damaged (metadata)")
+        return found
 
-    def restore_newest(self, abstract: Any) -> Restored | None:
-        """Reads the newest whole checkpoint; None if there is none.
+    def restore(self, step: int, one: Any) -> tuple[Any, dict[str, Any]]:
+        """Reads one checkpoint.
 
-        A damaged one is deleted, with a warning, in favour of the one before. Of several processes
-        process 0 looks for it alone: one that fails to read what the others could would hang them.
+        Args:
+          step: one of `steps()`.
+          one: jax.ShapeDtypeStructs of one row.
+
+        Returns:
+          The state, numpy arrays [rows ...], and what was noted with it.
+
+        Raises:
+          Damaged: if it cannot be what was written.
+          InputError: if there is none of this step, if it is of another network or optimiser, or
+            if it cannot be read or held for reasons that lie outside of it.
         """
-        if not self._shared or jax.process_count() == 1:
-            return self._newest_whole(abstract)
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        on_one_device = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract
+        metadata = self.metadata(step)
+        if metadata["structure"] != structure_of(one):
+            raise InputError(
+                f"{self._directory / str(step)}: is of another network or optimiser than the "
+                "config's (another version of memjax, flax or optax, or of the model's code?)"
+            )
+        rows = len(metadata["checksum"])
+        abstract = jax.tree.map(
+            lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (rows, *leaf.shape)), one
         )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        try:
+            return self._manager.restore(step, args=args).state, metadata
+        except Exception as error:  # orbax and tensorstore raise whatever the damage leads to
+            raise self._classified(step, error) from error
 
-        def find() -> int:
-            alone = Checkpoints(self._directory.parent)
-            found = alone._newest_whole(on_one_device)
-            alone.close()
-            return -1 if found is None else found.step
+    def check(self, step: int, checksums: list[int], state: Any) -> None:
+        """Raises Damaged if the rows of a state are not those that have these checksums."""
+        if np.asarray(finite_and_checksums(state)[1]).tolist() != checksums:
+            raise Damaged(f"{self._directory / str(step)}: damaged (checksum differs)")
 
-        newest = on_main(find)
+    def _classified(self, step: int, error: Exception) -> Exception:
+        """Returns what to raise for an error while reading: Damaged only where the files are."""
+        if is_process_lost(error):
+            return error
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        path = self._directory / str(step)
+        _forget_closed_loops()
+        if any(_is_outside(found) for found in _chain(error)):
+            return InputError(f"{path}: could not be read, nothing was changed ({text})")
+        return Damaged(f"{path}: damaged ({text})")
+
+    def set_aside(self, step: int) -> epath.Path:
+        """Renames a damaged checkpoint, so that it is neither used nor lost; returns its name."""
+        there = {path.name for path in self._directory.iterdir()}
+        names = (f"{step}.damaged-{number}" for number in range(1, len(there) + 2))
+        path = self._directory / next(name for name in names if name not in there)
+        (self._directory / str(step)).rename(path)
         self._manager.reload()
-        return None if newest < 0 else self.restore(newest, abstract)
+        return path
 
-    def _newest_whole(self, abstract: Any) -> Restored | None:
-        for step in reversed(self.steps()):
-            try:
-                return self.restore(step, abstract)
-            except InputError as error:
-                _LOGGER.warning("checkpoint skipped: %s", error)
-                self.delete(step)
-        return None
+    def reload(self) -> None:
+        """Looks again at what is on disk."""
+        self._manager.reload()
 
     def delete(self, step: int) -> None:
         """Deletes one checkpoint."""
@@ -226,3 +261,35 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for what is being written, and lets go."""
         self._manager.close()
+
+
+def _crc(metadata: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@functools.cache
+def _forget_closed_loops() -> None:
+    """After an error orbax's other reads find its event loop closed, and would show a traceback."""
+    show = sys.excepthook
+
+    def show_others(kind: Any, error: BaseException, trace: Any) -> None:
+        if not (kind is RuntimeError and "Event loop is closed" in str(error)):
+            show(kind, error, trace)
+
+    sys.excepthook = show_others
+
+
+def _is_outside(error: BaseException) -> bool:
+    """Whether memory, rights or the disk failed, not the checkpoint."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.EINVAL):
+        return True
+    signs = "RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "Input/output error"
+    return any(sign in str(error) for sign in (*signs, "Permission denied", "Cannot allocate"))

@@ -6,7 +6,7 @@ Two axes: `member` splits the members of an ensemble, `data` the examples of a b
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -171,3 +171,28 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
         return jax.make_array_from_callback(array.shape, sharding, read)
 
     return jax.tree.map(place_leaf, tree)
+
+
+def shard_members(fn: Callable[..., Any], mesh: Mesh, num_mapped: int) -> Callable[..., Any]:
+    """Returns fn with its first `num_mapped` arguments and its result split over `member`.
+
+    The other arguments are whole on every device; each device works on its own members, and
+    nothing is sent between them.
+    """
+    if mesh.shape[MEMBER] == 1:
+        return fn
+
+    def sharded(*args: Any) -> Any:
+        specs = tuple(P(MEMBER) if i < num_mapped else P() for i in range(len(args)))
+        return jax.shard_map(
+            fn, mesh=mesh, in_specs=specs, out_specs=P(MEMBER), axis_names={MEMBER}, check_vma=False
+        )(*args)
+
+    return sharded
+
+
+def split_batch(mesh: Mesh, tree: Any) -> Any:
+    """Constrains leading axes (the examples of a batch) to be split over `data`."""
+    if mesh.shape[DATA] == 1:
+        return tree
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, P(DATA)), tree)

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,12 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
     return rows
 
 
+def lines_checksum(rows: Sequence[dict[str, Any]], before: int = 0) -> int:
+    """Returns a CRC-32 of lines, how long they took left out; `before`: of those before them."""
+    text = "".join(json.dumps(row | {"wall_seconds": 0}) for row in rows)
+    return zlib.crc32(text.encode(), before)
+
+
 class MetricsLog:
     """Appends lines; those of steps after the one resumed from are dropped when it opens.
 
@@ -48,6 +56,7 @@ class MetricsLog:
 
     Attributes:
       rows: the lines so far.
+      checksum: of these, as `lines_checksum` gives it.
     """
 
     def __init__(
@@ -67,6 +76,7 @@ class MetricsLog:
             return self.rows
 
         self.rows = on_main(reopen) if shared else reopen()
+        self.checksum = lines_checksum(self.rows)
         with_tensorboard = tensorboard and self._writes
         self._tensorboard = TensorBoard(workdir, resume_step) if with_tensorboard else None
 
@@ -78,6 +88,7 @@ class MetricsLog:
         """Writes one line to disk and returns it as it was written."""
         row = {name: _plain(value) for name, value in row.items()}
         self.rows.append(row)
+        self.checksum = lines_checksum([row], self.checksum)
         if not self._writes:
             return row
         if "://" in os.fspath(self._path):

@@ -29,15 +29,17 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Gives a StopRequest that is set by the first SIGTERM or SIGINT; a second one acts at once."""
+    """Gives a StopRequest that is set by SIGTERM and SIGINT.
+
+    A second one changes nothing: the first asked that what was done be saved. (SIGQUIT, Ctrl-\\,
+    and SIGKILL end a process at once.)
+    """
     request = StopRequest()
     kinds = (signal.SIGTERM, signal.SIGINT)
     before: dict[int, Any] = {}
 
     def note(number: int, frame: object) -> None:
-        request.signal_number = number
-        for kind in kinds:
-            signal.signal(kind, before[kind])
+        request.signal_number = request.signal_number or number
 
     for kind in kinds:
         before[kind] = signal.signal(kind, note)

@@ -18,10 +18,10 @@ class Throughput:
     """
 
     def __init__(self) -> None:
-        self.num_steps, self.seconds = 0, 0.0
+        self.num_steps, self.seconds = 0.0, 0.0
 
-    def add(self, num_steps: int, seconds: float) -> None:
-        """Counts one dispatch."""
+    def add(self, num_steps: float, seconds: float) -> None:
+        """Counts one dispatch; of an ensemble, steps times the share of the members trained."""
         self.num_steps += num_steps
         self.seconds += seconds
 

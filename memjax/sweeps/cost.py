@@ -7,24 +7,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from etils import epath
+from jax.sharding import Mesh
 
 from memjax.config import Config
 from memjax.data.batching import make_batches
 from memjax.data.dataset import Dataset
 from memjax.data.examples import parse_kinds
+from memjax.runtime.mesh import make_mesh
 from memjax.sweeps.grouping import Group, num_examples
-from memjax.sweeps.memory import peak_bytes
-from memjax.sweeps.training import GroupRun, PointRun, chunk_size
+from memjax.training.group import Group as MembersOnDevices
+from memjax.training.memory import chunk_size, members_per_chunk, working_bytes
 from memjax.training.setup import make_network, make_optimizer_of, member_size, prepare
 from memjax.training.state import init_state
-from memjax.training.step import Batch, make_logits_fn, make_train_step
+from memjax.training.step import Batch, make_train_step
 
 _CALIBRATION_SECONDS = 0.5
 # A millisecond of a core: its batch is gathered, noise drawn, small operations started.
 _FLOPS_OF_ANY_STEP = 5e7
-
-_SLACK = 1.5  # XLA may compute in an order that holds a third more
 
 
 class Cost(NamedTuple):
@@ -73,9 +72,7 @@ def estimate(config: Config, dataset: Dataset) -> Cost:
     key = jax.eval_shape(lambda: jax.random.key(0))
     step = jax.jit(make_train_step(network, optimizer)).trace(state, batch, key)
     analysis: Any = step.lower().cost_analysis()
-    size = min(config.run.evaluation_batch_size, total)
-    images = jax.ShapeDtypeStruct((size, *image_shape), jnp.float32)
-    evaluation = jax.jit(make_logits_fn(network)).trace(state.params, images)
+    rows = min(config.run.evaluation_batch_size, total)
     members, num_steps = config.ensemble.size, batches.steps_per_epoch * config.train.num_epochs
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     flops = float(analysis["flops"])
@@ -84,7 +81,7 @@ def estimate(config: Config, dataset: Dataset) -> Cost:
         num_steps=num_steps,
         flops=flops * num_steps * members,
         bytes=float((2 * state_bytes + 10 * batches.num_examples) * members),
-        working_bytes=_SLACK * float(max(peak_bytes(p.jaxpr.jaxpr) for p in (step, evaluation))),
+        working_bytes=working_bytes(network, optimizer, image_shape, size, rows),
         work=(flops + _FLOPS_OF_ANY_STEP) * num_steps * members,
     )
 
@@ -104,39 +101,40 @@ def group_bytes(
     platform, num_members = devices[0].platform, num_points * config.ensemble.size
     num_devices = min(config.run.num_devices or len(devices), num_members)
     per_device = -(-num_members // num_devices)
-    chunk = config.run.members_per_chunk or chunk_size(cost.num_params, per_device, platform)
+    chunk = config.run.members_per_chunk or members_per_chunk(cost.num_params, per_device, platform)
     images = dataset.train.images.nbytes + dataset.validation.images.nbytes
     resident = per_device * cost.bytes / config.ensemble.size
     of_device = images + resident + min(chunk, per_device) * cost.working_bytes
     return of_device * (num_devices if platform == "cpu" else 1)
 
 
-def seconds_per_step(group: Group, config: Config, dataset: Dataset, folder: epath.Path) -> float:
+def sweep_mesh(config: Config, num_members: int) -> Mesh:
+    """Returns this process's devices, each with members of its own."""
+    num_devices = min(config.run.num_devices or jax.local_device_count(), num_members)
+    return make_mesh(num_devices, num_devices, num_devices, jax.local_devices())
+
+
+def seconds_per_step(group: Group, config: Config, dataset: Dataset) -> float:
     """Returns the seconds of one step of one member of a group, measured on this machine.
 
-    One of its points is trained for a moment, as often side by side as a few chunks of the group
-    would be on every device; nothing is written.
+    As many of its members as fill a chunk on every device are trained for a moment; nothing is
+    written.
 
     Args:
       group: whose program it is.
       config: of one of its points.
       dataset: what its dataset section loads.
-      folder: never touched.
     """
+    num_members = config.ensemble.size * len(group.points)
+    mesh = sweep_mesh(config, num_members)
     setup = prepare(config, dataset, jax.local_devices())
-    size, num_devices = config.ensemble.size, config.run.num_devices or jax.local_device_count()
-    chunk = config.run.members_per_chunk or chunk_size(
-        setup.num_params, -(-size * len(group.points) // num_devices), jax.default_backend()
-    )
-    if size > chunk * num_devices:  # a hundred large networks need not all be made
-        size = chunk * num_devices
-        fewer = dataclasses.replace(config.ensemble, size=size)
-        setup = prepare(dataclasses.replace(config, ensemble=fewer), dataset, jax.local_devices())
-    num_points = min(len(group.points), -(-chunk * num_devices // size))
-    points = [PointRun("calibration", folder, setup, i * size) for i in range(num_points)]
-    run = GroupRun(group, points)
-    with jax.set_mesh(run.mesh):
-        run.init_states()
+    chunk = chunk_size(setup, num_members, mesh)
+    size = min(num_members, chunk * mesh.size)  # a hundred large networks need not all be made
+    fewer = dataclasses.replace(config.ensemble, size=size)
+    setup = setup._replace(config=dataclasses.replace(config, ensemble=fewer))
+    with jax.set_mesh(mesh):
+        run = MembersOnDevices([setup], group.traced, mesh, chunk)
+        run.start(range(size))
         run.train(0, 1)
         num_steps, seconds = 1, 0.0
         while seconds < _CALIBRATION_SECONDS and num_steps < setup.num_steps:
@@ -144,4 +142,4 @@ def seconds_per_step(group: Group, config: Config, dataset: Dataset, folder: epa
             began = time.monotonic()
             run.train(0, num_steps)
             seconds = time.monotonic() - began
-    return seconds / num_steps / (size * num_points)
+    return seconds / num_steps / size

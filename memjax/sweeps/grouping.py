@@ -5,14 +5,12 @@ takes as an argument, member by member.
 """
 
 import collections
-import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from memjax.config import Config, flatten
@@ -76,20 +74,6 @@ def num_examples(config: Config, dataset: Dataset) -> int:
     total = len(dataset.train)
     removed = "removed" in parse_kinds(config.corruption.kind)
     return total - round(config.corruption.fraction * total) if removed else total
-
-
-def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """Returns the config with some fields replaced, by traced scalars too.
-
-    Example:
-      >>> with_values(Config(), {"optimizer.learning_rate": 0.5}).optimizer.learning_rate
-      0.5
-    """
-    for name, value in values.items():
-        section, field = name.split(".")
-        changed = dataclasses.replace(getattr(config, section), **{field: value})
-        config = dataclasses.replace(config, **{section: changed})
-    return config
 
 
 def _program_key(config: Config, dataset: Dataset) -> str:
@@ -164,13 +148,3 @@ def bounded(group: Group, bytes_of: Callable[[int], float], budget: float) -> li
     else:
         size = 1
     return [group.part(points[i : i + size]) for i in range(0, len(points), size)]
-
-
-def memory_budget(device: jax.Device) -> float:
-    """Returns the bytes that a group may take: half of the device's, or of the machine's."""
-    import os
-
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] / 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2

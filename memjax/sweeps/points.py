@@ -1,6 +1,7 @@
 """A sweep file: a function `get_points(variant)` that yields named configs; read and checked."""
 
 import importlib.util
+import json
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -8,9 +9,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from memjax.config import Config, nearest, resolve
+from memjax.config import Config, nearest, resolve, with_values
 from memjax.errors import InputError
-from memjax.sweeps.grouping import with_values
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
 
@@ -121,7 +121,25 @@ def check_points(points: tuple[Point, ...], path: str) -> tuple[Config, ...]:
             configs.append(resolve(point.config))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
+    _check_seeds(points, configs, path)
     return tuple(configs)
+
+
+def _check_seeds(points: tuple[Point, ...], configs: list[Config], path: str) -> None:
+    """Raises InputError if two ensembles that differ in their seeds alone share members."""
+    seeds: dict[str, list[tuple[int, str]]] = {}
+    for point, config in zip(points, configs, strict=True):
+        science = config.science() | {"seed": 0}
+        key = json.dumps(science, sort_keys=True)
+        seeds.setdefault(key, []).append((config.seed, point.name))
+        size = config.ensemble.size
+        for seed, name in seeds[key][:-1]:
+            if seed != config.seed and abs(seed - config.seed) < size:
+                raise InputError(
+                    f"--sweep={path}: points {name!r} and {point.name!r}: ensembles of {size} with "
+                    f"seeds {seed} and {config.seed} share {size - abs(seed - config.seed)} "
+                    f"members (member m is the run with seed + m); take seeds {size} apart"
+                )
 
 
 def sweep_names(folder: pathlib.Path) -> list[str]:

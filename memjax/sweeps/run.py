@@ -1,29 +1,34 @@
 """A sweep from start to end: plan, skip what is done, train group by group, one table."""
 
+import concurrent.futures
 import contextlib
-import dataclasses
 import functools
+import logging
 import os
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 from memjax.config import Config
 from memjax.data.sources import Dataset, load_dataset
 from memjax.errors import InputError, InUse
 from memjax.runtime.preemption import StopRequest, stop_request
-from memjax.runtime.workdir import claim, difference, read_json, write_json
-from memjax.sweeps.cost import Cost, estimate, group_bytes
-from memjax.sweeps.grouping import Group, bounded, group_points, memory_budget, share
+from memjax.runtime.workdir import claim, clear, difference, read_json, write_json
+from memjax.sweeps.cost import Cost, estimate, group_bytes, sweep_mesh
+from memjax.sweeps.grouping import Group, bounded, group_points, num_examples, share
 from memjax.sweeps.points import Point, Sweep
 from memjax.sweeps.progress import SweepProgress
 from memjax.sweeps.table import assemble, failure_of, state_of, taken_names
-from memjax.sweeps.training import PointRun, train_group
-from memjax.training.setup import prepare
+from memjax.training import dynamics
+from memjax.training.loop import Watcher, train_group
+from memjax.training.memory import chunk_size, is_out_of_memory, memory_budget
+from memjax.training.point_folder import PointFolder, goes_on, whole_summary
+from memjax.training.setup import Setup, member_size, prepare
 
 _MAX_CPU_DEVICES = 16  # each has a copy of the images
+_LOGGER = logging.getLogger("memjax")
 
 
 class Plan(NamedTuple):
@@ -35,6 +40,7 @@ class Plan(NamedTuple):
       datasets: theirs, as loaded; equal sections share one.
       costs: theirs.
       groups: those of this task, each fit for the memory.
+      dynamics_bytes: about what the dynamics of all points take.
     """
 
     points: tuple[Point, ...]
@@ -42,6 +48,7 @@ class Plan(NamedTuple):
     datasets: tuple[Dataset, ...]
     costs: tuple[Cost, ...]
     groups: tuple[Group, ...]
+    dynamics_bytes: int
 
 
 class Outcome(NamedTuple):
@@ -119,7 +126,13 @@ def make_plan(sweep: Sweep, task_index: int = 0, num_tasks: int = 1) -> Plan:
             devices=devices,
         )
         parts += bounded(group, bytes_of, budget)
-    return Plan(sweep.points, sweep.configs, datasets, ordered, tuple(parts))
+    num_bytes = sum(map(_dynamics_bytes, sweep.configs, datasets))
+    return Plan(sweep.points, sweep.configs, datasets, ordered, tuple(parts), num_bytes)
+
+
+def _dynamics_bytes(config: Config, dataset: Dataset) -> int:
+    size = member_size(config, num_examples(config, dataset))
+    return dynamics.estimate_bytes(config, size, len(dataset.validation))
 
 
 def check_workdir(workdir: epath.Path, plan: Plan) -> None:
@@ -128,10 +141,9 @@ def check_workdir(workdir: epath.Path, plan: Plan) -> None:
         path = workdir / "points" / point.name / "config.json"
         if not path.exists():
             continue
-        there = read_json(path).get("science", {})
-        there = {name: v for name, v in there.items() if not name.startswith("data.")}
-        found = difference(there, config.science())
-        if found:
+        there, here = _science_of(path.parent), config.science()
+        found = difference(there, here)
+        if found and not goes_on(there, here, f"--workdir={workdir}: point {point.name!r}"):
             raise InputError(
                 f"--workdir={workdir}: point {point.name!r} there is of another config ({found}); "
                 "choose another --workdir, or delete that point's folder"
@@ -187,74 +199,167 @@ def _run_group(
 ) -> list[str]:
     """Trains what is open of a group; returns the points that others are at work on."""
     elsewhere = []
-    states = ("open", "failed") if retry_failed else ("open",)
-    state_folder = workdir / "groups" / group.name([point.name for point in plan.points])
     with contextlib.ExitStack() as claims:
-        still_open = []
+        together: dict[tuple[str, ...], list[int]] = {}
         for point in group.points:
             name, folder = plan.points[point].name, _folder(workdir, plan, point)
-            if state_of(folder) in states:
+            if _is_open(folder, plan.configs[point], retry_failed):
                 try:
                     claims.enter_context(claim(folder))
                 except InUse:
                     elsewhere.append(name)
             # It may have ended while it was being claimed.
-            if name in elsewhere or state_of(folder) not in states:
+            if name in elsewhere or not _is_open(folder, plan.configs[point], retry_failed):
                 progress.skip(name)
                 continue
-            was_deleted = not (folder / "metrics.jsonl").exists()
-            if (was_deleted or state_of(folder) == "failed") and state_folder.exists():
-                state_folder.rmtree()  # what is saved there holds the point as it was
-            still_open.append(point)
-        if still_open:
-            _train(plan, group, still_open, workdir, state_folder, stop, progress)
-            if state_folder.exists():
-                state_folder.rmtree()
+            if state_of(folder) == "failed":
+                clear(folder)
+            pointer = folder / "group.json"
+            groups = read_json(pointer)["groups"] if pointer.exists() else []
+            together.setdefault(tuple(groups), []).append(point)
+        # A point that was deleted, or failed, begins anew; the others go on from what was saved.
+        for groups, points in together.items():
+            _GroupTraining(plan, group, workdir, stop, progress).train(list(groups), points)
     return elsewhere
 
 
-def _train(
-    plan: Plan,
-    group: Group,
-    still_open: Sequence[int],
-    workdir: epath.Path,
-    state_folder: epath.Path,
-    stop: StopRequest,
-    progress: SweepProgress,
-) -> None:
-    runs: list[PointRun] = []
-    num_members = 0
-    for point in still_open:
-        name, folder = plan.points[point].name, _folder(workdir, plan, point)
+def _is_open(folder: epath.Path, config: Config, retry_failed: bool) -> bool:
+    """Whether there is something to train: also where the config now has more epochs."""
+    state = state_of(folder)
+    if state == "finished":
+        there = _science_of(folder)
+        return whole_summary(folder) is None or goes_on(there, config.science(), f"{folder}")
+    return state == "open" or retry_failed
+
+
+def _science_of(folder: epath.Path) -> dict[str, Any]:
+    """Returns the science fields of a point's config.json but for its data."""
+    science = read_json(folder / "config.json").get("science", {})
+    return {name: value for name, value in science.items() if not name.startswith("data.")}
+
+
+class _GroupTraining:
+    """The points of a group on their way; halved where memory, or one of them, fails."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        group: Group,
+        workdir: epath.Path,
+        stop: StopRequest,
+        progress: SweepProgress,
+    ):
+        self._plan, self._group, self._workdir = plan, group, workdir
+        self._stop, self._progress = stop, progress
+
+    def train(self, groups: list[str], points: list[int], chunk: int = 0) -> None:
+        """Trains some points.
+
+        Args:
+          groups: the folders in groups/ that have states of them.
+          points: their positions in the sweep.
+          chunk: members side by side; 0 is as fits.
+        """
+        names = [point.name for point in self._plan.points]
+        name = self._group.part(points).name(names)
+        if name not in groups:
+            folder = self._workdir / "groups" / name
+            if folder.exists():  # all its points were deleted
+                folder.rmtree()
+            groups = [*groups, name]
+        runs = self._begin(groups, points)
+        if not runs:
+            return
+        size = sum(run.size for run in runs)
+        mesh = sweep_mesh(runs[0].setup.config, size)
+        chunk = chunk or chunk_size(runs[0].setup, size, mesh)
+        folders = [self._workdir / "groups" / each for each in groups]
+        watcher = _Watcher(self._progress)
         try:
-            setup = prepare(plan.configs[point], plan.datasets[point], jax.local_devices())
-        except InputError as error:
-            _fail(folder, name, str(error), progress)
-            continue
-        runs.append(PointRun(name, folder, setup, num_members))
-        num_members += setup.config.ensemble.size
-        if len(runs) > 1:  # the images of the first serve all
-            runs[-1].setup = _without_images(setup)
-    if not runs:
-        return
-    on_step: Callable[[PointRun, int], Any] = lambda run, step: progress.update(  # noqa: E731
-        run.name, step / run.setup.num_steps, run.log.rows[-1], run.failure
-    )
+            train_group(runs, self._group.traced, mesh, chunk, folders, self._stop, watcher)
+        except jax.errors.JaxRuntimeError as error:
+            still = [p for p in points if state_of(_folder(self._workdir, self._plan, p)) == "open"]
+            self._try_again(error, groups, still, chunk)
+
+    def _try_again(
+        self, error: Exception, groups: list[str], points: list[int], chunk: int
+    ) -> None:
+        """Goes on from what is saved: with fewer members at once, or fewer points."""
+        words = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        if not _devices_work():
+            raise InputError(f"a device failed ({words}); the same command goes on") from error
+        if is_out_of_memory(error) and chunk > 1:
+            chunk = -(-chunk // 2)
+            _LOGGER.warning("out of memory: going on with %d members side by side", chunk)
+            self.train(groups, points, chunk)
+        elif len(points) == 1:
+            folder = _folder(self._workdir, self._plan, points[0])
+            _fail(folder, self._plan.points[points[0]].name, words, self._progress)
+        else:
+            _LOGGER.warning("a group of %d points failed (%s): its halves", len(points), words)
+            half = len(points) // 2
+            for part in (points[:half], points[half:]):
+                self.train(groups, part, chunk)
+
+    def _begin(self, groups: list[str], points: list[int]) -> list[PointFolder]:
+        """Writes what each point is; one that cannot be trained at all fails."""
+        plan = self._plan
+        setups: dict[int, Setup] = {}
+        for point in points:
+            try:
+                # The images of the first serve all.
+                setups[point] = prepare(
+                    plan.configs[point], plan.datasets[point], jax.local_devices(), not setups
+                )
+            except InputError as error:
+                folder = _folder(self._workdir, plan, point)
+                _fail(folder, plan.points[point].name, str(error), self._progress)
+        if not setups:
+            return []
+        records = dynamics.records(plan.configs[points[0]], plan.dynamics_bytes)
+        num_params = plan.costs[points[0]].num_params
+        one = sweep_mesh(plan.configs[points[0]], 1)
+        runs = [
+            PointFolder(
+                plan.points[point].name,
+                _folder(self._workdir, plan, point),
+                # Each device has its own members, so a batch is never padded for their sake.
+                setup._replace(
+                    mesh=one, batches=setup.batches._replace(padded_size=setup.batches.batch_size)
+                ),
+                num_params,
+                records,
+            )
+            for point, setup in setups.items()
+        ]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda run: run.begin(groups), runs))
+        return runs
+
+
+def _devices_work() -> bool:
     try:
-        train_group(group, runs, state_folder, stop, on_step)
-    except jax.errors.JaxRuntimeError as error:  # out of memory, above all
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        for run in runs:
-            if state_of(run.folder) == "open":
-                _fail(run.folder, run.name, reason, progress)
+        return float(jnp.ones(()) + 1) == 2.0
+    except jax.errors.JaxRuntimeError:
+        return False
+
+
+class _Watcher(Watcher):
+    """Tells the progress of each point."""
+
+    def __init__(self, progress: SweepProgress):
+        self._progress = progress
+
+    def logged(self, point: PointFolder, row: dict[str, Any]) -> None:
+        share = min(row["step"] / point.setup.num_steps, 0.999)  # it is not done before it is saved
+        self._progress.update(point.name, share, row)
+
+    def ended(self, point: PointFolder) -> None:
+        summary = point.finish()
+        row = point.rows[-1] if point.rows else {}
+        self._progress.update(point.name, 1.0, row, "" if summary else point.failure)
 
 
 def _fail(folder: epath.Path, name: str, reason: str, progress: SweepProgress) -> None:
     write_json(folder / "failure.json", {"reason": reason})
     progress.update(name, 1.0, {}, reason)
-
-
-def _without_images(setup: Any) -> Any:
-    """Labels and masks stay; a group must not hold every point's corrupted images."""
-    examples = dataclasses.replace(setup.examples, images=setup.examples.images[:0])
-    return setup._replace(examples=examples)

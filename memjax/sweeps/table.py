@@ -12,6 +12,7 @@ from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import write_table
 from memjax.runtime.workdir import read_json
 from memjax.sweeps.points import Point
+from memjax.training.point_folder import divergence
 
 METRICS = {
     "train_loss": "mean cross-entropy on the training examples, labels as trained on, nats",
@@ -20,6 +21,9 @@ METRICS = {
     "validation_accuracy": "share of the validation examples right, by their true labels",
     "clean_accuracy": "training accuracy on the examples that are not corrupted; nan if none",
     "corrupted_accuracy": "training accuracy on the corrupted examples; nan if none",
+    "mislabeled_as_label": "share of the examples with a wrong label predicted as that label",
+    "mislabeled_as_true": "share of them predicted as their true class",
+    "mislabeled_as_other": "share of them predicted as another class",
 }
 COLUMNS = {
     "point": "name of the point, and of its run folder in points/",
@@ -44,9 +48,15 @@ def state_of(folder: epath.Path) -> str:
 
 
 def failure_of(folder: epath.Path) -> str:
-    """Returns why a point failed; empty if it did not."""
+    """Returns why a point failed, or which of its members did; empty if none did."""
     path = folder / "failure.json"
-    return read_json(path)["reason"] if path.exists() else ""
+    if path.exists():
+        return read_json(path)["reason"]
+    if not (folder / "summary.json").exists():
+        return ""
+    steps = read_json(folder / "summary.json").get("diverged_at_step")
+    steps = {m: s for m, s in enumerate(steps if isinstance(steps, list) else []) if s is not None}
+    return divergence(steps)
 
 
 def assemble(
@@ -86,6 +96,7 @@ def _rows(folder: epath.Path, point: Point, config: Config) -> pd.DataFrame:
     """Returns the rows of one point: one a member and logged step."""
     lines = read_metrics(folder / "metrics.jsonl")
     size, failure = config.ensemble.size, failure_of(folder)
+    summary = read_json(folder / "summary.json") if state_of(folder) == "finished" else {}
     if not lines:  # it failed before it began
         lines = [{"step": 0, "epoch": 0.0} | dict.fromkeys(METRICS)]
     columns = {
@@ -99,9 +110,12 @@ def _rows(folder: epath.Path, point: Point, config: Config) -> pd.DataFrame:
     best = [np.max(v, initial=-1.0, where=v == v) for v in columns["validation_accuracy"].T]
     document = folder / "config.json"
     params = read_json(document)["derived"]["num_params"] if document.exists() else -1
-    parts: list[dict[str, Any]] = []
+    run = np.broadcast_to(np.array(summary.get("epochs_run", epochs[-1]), float), (size,))
+    diverged = summary.get("diverged_at_step")
+    parts: list[pd.DataFrame] = []
     for member in range(size):
-        parts.append(
+        is_failed = not summary or (isinstance(diverged, list) and diverged[member] is not None)
+        part = pd.DataFrame(
             {"point": point.name}
             | dict(point.factors)
             | {
@@ -114,12 +128,13 @@ def _rows(folder: epath.Path, point: Point, config: Config) -> pd.DataFrame:
             | {
                 "best_validation_accuracy": best[member] if best[member] >= 0 else np.nan,
                 "epochs_to_fit": to_fit[member],
-                "epochs_run": epochs[-1],
+                "epochs_run": run[member],
                 "num_params": params,
-                "failure": failure,
+                "failure": failure if is_failed else "",
             }
         )
-    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
+        parts.append(part[part["epoch"] <= run[member]])  # after its end its values stand still
+    return pd.concat(parts, ignore_index=True)
 
 
 def taken_names(factors: Mapping[str, Any]) -> list[str]:

@@ -1,42 +1,30 @@
-"""The loop of a run: train to the next event, evaluate, log, save, and go on exactly after a kill.
+"""The loop of a group: train to the next event, evaluate, log, save; after a kill go on exactly.
 
-An event is a step at which something is logged or saved. At each one the metrics line is written
-before the checkpoint, so that a checkpoint's run folder always has the lines up to its step.
+An event is a step at which something is logged or saved. At each one the logs are written before
+the checkpoint, so that a checkpoint's run folder always has what was logged up to its step. Members
+that have the wanted accuracy, or are no longer finite, end; the others go on, and only they cost.
 """
 
 import bisect
 import math
 import time
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 
-from memjax.data.examples import Examples
-from memjax.data.sources import Split
-from memjax.errors import Diverged
-from memjax.runtime.checkpoints import Checkpoints, checkpoint_steps, finite_and_checksum
-from memjax.runtime.distributed import is_main_process, largest
-from memjax.runtime.mesh import over_members, place, place_images, replicated
-from memjax.runtime.metrics import MetricsLog
+from memjax.runtime.checkpoints import checkpoint_steps
+from memjax.runtime.distributed import largest, on_main
 from memjax.runtime.preemption import StopRequest
-from memjax.runtime.progress import Progress
-from memjax.runtime.throughput import Profile, Throughput
-from memjax.training.program import DeviceData, make_evaluation_program, make_train_program
-from memjax.training.setup import Setup, abstract_states, init_states, member_subsets
-from memjax.training.state import TrainState
+from memjax.training.group import SECONDS_PER_DISPATCH, Group
+from memjax.training.point_folder import PointFolder
+from memjax.training.saves import Found, Saves
+from memjax.training.setup import Setup, abstract_saved
 
-SECONDS_PER_DISPATCH = 1.0  # long enough to cost nothing, short enough to stop at a signal
-
-
-class Evaluation(NamedTuple):
-    """What an evaluation needs on the devices: a split's data, and which rows count."""
-
-    subsets: jax.Array
-    data: DeviceData
-    is_corrupted: jax.Array
+SECONDS_BETWEEN_SAVES = 300.0
 
 
 class Interrupted(Exception):
@@ -47,45 +35,30 @@ class Interrupted(Exception):
         self.step, self.exit_code = step, exit_code
 
 
-def train(
-    setup: Setup, workdir: epath.Path, stop: StopRequest, throughput: Throughput
-) -> list[dict[str, Any]]:
-    """Trains to the end, from the newest checkpoint if there is one.
+class Watcher:
+    """What is told of a group while it trains; nothing is done with it here."""
 
-    Args:
-      setup: from `prepare`.
-      workdir: the run folder, claimed by process 0.
-      stop: asked after every dispatch, on all processes.
-      throughput: told of every dispatch but the first, which compiles, and those in a trace.
+    def started(self, step: int) -> None:
+        """Told of the step that the group begins with."""
 
-    Returns:
-      The lines of metrics.jsonl.
+    def most_steps(self, num_steps: int) -> int:
+        """Returns how many steps of so many the next dispatch may have; the first one compiles."""
+        return num_steps
 
-    Raises:
-      Diverged: with the last good checkpoint kept.
-      Interrupted: when `stop` was set on any process, after saving.
-    """
-    checkpoints = Checkpoints(workdir, shared=True)
-    try:
-        restored = checkpoints.restore_newest(abstract_states(setup))
-        if restored is None:
-            step, states = 0, init_states(setup)
-        else:
-            step, states = restored.step, restored.state
-        log = MetricsLog(
-            workdir, step if restored else -1, setup.config.run.tensorboard, shared=True
-        )
-        profile = Profile(workdir, setup.config.run.profile_steps)
-        run = _Run(setup, checkpoints, log, step, throughput, profile)
-        try:
-            run.to_the_end(states, step, stop)
-        finally:
-            profile.close()
-            run.progress.close()
-            log.close()
-    finally:
-        checkpoints.close()
-    return log.rows
+    def dispatched(self, step: int, num_steps: int, seconds: float, share: float) -> None:
+        """Told of a dispatch: the step it reached, how many steps it had, what it took (0 if it
+        compiled as well), and the share of the members that it trained.
+        """
+
+    def logged(self, point: PointFolder, row: dict[str, Any]) -> None:
+        """Told of a metrics line."""
+
+    def ended(self, point: PointFolder) -> None:
+        """Told of a point that ended, its states saved: to write how."""
+        point.finish()
+
+    def close(self) -> None:
+        """Told that nothing more comes."""
 
 
 def event_steps(setup: Setup) -> tuple[list[int], list[int]]:
@@ -96,205 +69,238 @@ def event_steps(setup: Setup) -> tuple[list[int], list[int]]:
     return sorted(logged | {setup.num_steps}), saved
 
 
-def reached_accuracy(setup: Setup, row: dict[str, Any]) -> bool:
-    """Returns whether a metrics line ends the run early: every member learned its examples."""
-    wanted = setup.config.train.stop_at_train_accuracy
-    return wanted > 0 and bool(np.min(row["train_accuracy"]) >= wanted)
-
-
-def metrics_by_member(found: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Returns what is logged, each float64 [members], from the evaluations of the splits.
-
-    Args:
-      found: by split ("train", and "validation" if there is one) what
-        `make_evaluation_program` gives.
-    """
-    values = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
-    train = values["train"]
-    nothing = np.full_like(train["loss"], np.nan)
-    validation = values.get("validation", {"loss": nothing, "accuracy": nothing})
-    return {
-        "train_loss": train["loss"],
-        "train_accuracy": train["accuracy"],
-        "validation_loss": validation["loss"],
-        "validation_accuracy": validation["accuracy"],
-        "clean_accuracy": train["clean_accuracy"],
-        "corrupted_accuracy": train["corrupted_accuracy"],
-    }
-
-
-def divergence(first_bad: np.ndarray) -> str:
-    """Returns in words where a loss was not finite first; empty if all were.
+def train_group(
+    points: Sequence[PointFolder],
+    traced: Sequence[str],
+    mesh: Mesh,
+    members_per_chunk: int,
+    folders: Sequence[epath.Path],
+    stop: StopRequest,
+    watcher: Watcher,
+    shared: bool = False,
+) -> None:
+    """Trains points to their ends, each in its own folder, from the newest save if there is one.
 
     Args:
-      first_bad: int [members], the first such step, -1 for none.
+      points: that have begun, their folders claimed.
+      traced: fields of the config that differ among them.
+      mesh: the devices.
+      members_per_chunk: members that run side by side on a device.
+      folders: where states of them are found; all are saved in the last one.
+      stop: asked after every dispatch and every event.
+      watcher: told of what happens.
+      shared: whether all processes train this group together; process 0 writes the logs.
+
+    Raises:
+      Interrupted: when `stop` was set, after saving.
     """
-    if (first_bad < 0).all():
-        return ""
-    step = first_bad[first_bad >= 0].min()
-    member = int(np.flatnonzero(first_bad == step)[0])
-    return (
-        f"loss not finite at step {step}, member {member}; the last good checkpoint "
-        f"is kept (try a smaller config.optimizer.learning_rate)"
-    )
+    saves = Saves(folders, shared)
+    try:
+        with jax.set_mesh(mesh):
+            group = Group([point.setup for point in points], traced, mesh, members_per_chunk)
+            loop = _Loop(group, points, saves, stop, watcher, shared)
+            loop.to_the_end(loop.begin())
+    finally:
+        watcher.close()
+        for point in points:
+            point.close()
+        saves.close()
+    on_main(saves.forget) if shared else saves.forget()
 
 
-def _placed(setup: Setup, split: Split | Examples) -> DeviceData:
-    images = place_images(setup.mesh, split.images, setup.images_are_split)
-    return DeviceData(images, place(split.labels, replicated(setup.mesh)))
-
-
-class _Run:
-    """What stays the same from event to event."""
+class _Loop:
+    """What a group's loop carries from event to event."""
 
     def __init__(
         self,
-        setup: Setup,
-        checkpoints: Checkpoints,
-        log: MetricsLog,
-        step: int,
-        throughput: Throughput,
-        profile: Profile,
+        group: Group,
+        points: Sequence[PointFolder],
+        saves: Saves,
+        stop: StopRequest,
+        watcher: Watcher,
+        shared: bool,
     ):
-        self.setup, self.checkpoints, self.log = setup, checkpoints, log
-        self.throughput, self.profile = throughput, profile
-        self.logged, self.saved = event_steps(setup)
-        self.seconds_before = log.rows[-1]["wall_seconds"] if log.rows else 0.0
-        self.began = time.monotonic()
-        members = setup.config.ensemble.size
-        examples_per_step = members * setup.batches.num_examples / setup.batches.steps_per_epoch
-        self.progress = Progress(
-            setup.num_steps,
-            step,
-            examples_per_step,
-            setup.config.run.progress and is_main_process(),
-        )
-        whole, split = replicated(setup.mesh), over_members(setup.mesh)
-        examples, validation = setup.examples, setup.dataset.validation
-        self.seeds = place(setup.seeds, split)
-        self.training = Evaluation(
-            place(member_subsets(setup), split),
-            _placed(setup, examples),
-            place(examples.is_corrupted, whole),
-        )
-        self.validation = None
-        if len(validation.labels):
-            rows = jnp.arange(len(validation.labels), dtype=jnp.int32)
-            self.validation = Evaluation(
-                place(jnp.tile(rows, (members, 1)), split),
-                _placed(setup, validation),
-                place(np.zeros(len(validation.labels), bool), whole),
-            )
-        self.evaluate = make_evaluation_program(
-            setup.network,
-            setup.mesh,
-            setup.config.run.evaluation_batch_size,
-            setup.members_per_chunk,
-            setup.images_are_split,
-        )
-        self.train = make_train_program(
-            setup.network,
-            setup.optimizer,
-            setup.batches,
-            setup.mesh,
-            setup.members_per_chunk,
-            setup.images_are_split,
-        )
-        self.steps_per_dispatch = setup.config.run.steps_per_dispatch
-        self.is_compiling = True
+        self.group, self.saves, self.stop, self.watcher = group, saves, stop, watcher
+        self.points, self.shared = list(points), shared
+        self.owners = [(point, member) for point in points for member in range(point.size)]
+        self.numbers: dict[str, list[int]] = {point.name: [] for point in points}
+        for number, (point, _) in enumerate(self.owners):
+            self.numbers[point.name].append(number)
+        self.logged, self.saved = event_steps(group.setup)
+        self.num_steps = group.setup.num_steps
+        self.steps_per_dispatch = fixed = group.setup.config.run.steps_per_dispatch
+        self.is_fixed, self.has_compiled = bool(fixed), False
+        self.began = self.saved_at = time.monotonic()
+        self.saved_step, self.records = -1, False
 
-    def to_the_end(self, states: TrainState, step: int, stop: StopRequest) -> None:
-        """Goes from event to event until the last step, the wanted accuracy, or a signal."""
-        with jax.set_mesh(self.setup.mesh):
-            while True:
-                finished = self._event(states, step)
-                if finished:
-                    return
-                target = self._next_event(step)
-                while step < target:
-                    states, step = self._dispatch(states, step, target)
-                    self.progress.update(step)
-                    signal_number = stop.on_any_process()
-                    if signal_number and step < target:
-                        self._save(states, step)
-                        raise Interrupted(step, 128 + signal_number)
+    def begin(self) -> int:
+        """Takes up the newest save, or makes the members anew; returns the step."""
+        wanted = [(point.name, member) for point, member in self.owners]
+        found = self.saves.restore(
+            wanted, abstract_saved(self.group.setup), self._holds, self._take_up
+        )
+        for point in self.points:
+            point.open(found.metadata["logs"][point.name][0] if found else -1, self.shared)
+        self.records = any(p.document["derived"]["records_dynamics"] for p in self.points)
+        if found is None:
+            for point in self.points:
+                point.fitted, point.diverged = {}, {}
+            self.group.start(range(self.group.size))
+        self.saved_step = found.step if found else -1
+        self.watcher.started(max(self.saved_step, 0))
+        return max(self.saved_step, 0)
 
-    def _next_event(self, step: int) -> int:
-        later = (events[bisect.bisect_right(events, step)] for events in (self.logged, self.saved))
-        return min(later)
+    def _holds(self, metadata: dict[str, Any]) -> bool:
+        return all(point.holds(metadata["logs"][point.name]) for point in self.points)
 
-    def _dispatch(self, states: TrainState, step: int, target: int) -> tuple[TrainState, int]:
+    def _take_up(self, found: Found) -> Any:
+        rows = [tuple(row) for row in found.metadata["rows"]]
+        for point in self.points:
+            for name, ends in (("fitted", point.fitted), ("diverged", point.diverged)):
+                steps = dict(zip(rows, found.metadata[name], strict=True))
+                ends.clear()
+                mine = {m: steps[point.name, m] for m in range(point.size)}
+                ends |= {member: step for member, step in mine.items() if step >= 0}
+        self.group.start(self._alive(self.points), found.state)
+        return self.group.saved(range(self.group.size))
+
+    def _members(self, points: Sequence[PointFolder]) -> list[int]:
+        return [number for point in points for number in self.numbers[point.name]]
+
+    def _alive(self, points: Sequence[PointFolder]) -> list[int]:
+        return [n for n in self._members(points) if self.owners[n][1] in self.owners[n][0].alive]
+
+    def to_the_end(self, step: int) -> None:
+        """Goes from event to event until every point has ended, or a signal."""
+        while True:
+            self._event(step)
+            if not self.points:
+                return
+            self._pause(step)
+            later = (e[bisect.bisect_right(e, step)] for e in (self.logged, self.saved))
+            target = min(later)
+            while step < target and self.points:
+                if not self.group.alive:  # what is left has ended, and is written at the event
+                    break
+                step = self._dispatch(step, target)
+                if step < target and self.points:
+                    self._pause(step)
+            step = target
+
+    def _dispatch(self, step: int, target: int) -> int:
         """Trains about a second's worth of steps, at most to `target`."""
         size = min(self.steps_per_dispatch or 1, target - step)
-        if not self.is_compiling:
-            self.profile.start()
-            size = min(size, self.profile.steps_left or size)
+        if self.has_compiled:
+            size = self.watcher.most_steps(size)
         began = time.monotonic()
-        states, first_bad = self.train(
-            states, self.seeds, self.training.subsets, self.training.data,
-            jnp.int32(step), jnp.int32(size),
-        )  # fmt: skip
-        self._check_finite(np.asarray(first_bad))
-        if self.is_compiling:
-            self.is_compiling = False
-            self.progress.restart(step + size)
-            return states, step + size
-        seconds = time.monotonic() - began
-        if self.profile.steps_left:
-            self.profile.count(size)
-        else:
-            self.throughput.add(size, seconds)
-        if not self.setup.config.run.steps_per_dispatch:
+        diverged = self.group.train(step, size)
+        seconds = time.monotonic() - began if self.has_compiled else 0.0
+        if self.has_compiled and not self.is_fixed:
             steps = max(1, math.floor(size / seconds * SECONDS_PER_DISPATCH))
             self.steps_per_dispatch = largest(steps)  # all run the same program
-        return states, step + size
+        self.has_compiled = True
+        share = len(self.group.alive) / self.group.size
+        self.watcher.dispatched(step + size, size, seconds, share)
+        self._diverge(diverged)
+        self._finish([point for point in self.points if len(point.diverged) == point.size])
+        return step + size
 
-    def _check_finite(self, first_bad: np.ndarray) -> None:
-        found = divergence(first_bad)
-        if found:
-            raise Diverged(found)
+    def _diverge(self, steps: dict[int, int]) -> None:
+        if not steps:
+            return
+        for number, step in steps.items():
+            point, member = self.owners[number]
+            point.diverged[member] = step
+        self.group.end(list(steps), list(steps))
 
-    def _event(self, states: TrainState, step: int) -> bool:
-        """Logs and saves what is due at this step; returns whether the run ends here."""
-        is_last = step == self.setup.num_steps
-        if step in self.logged and not (self.log.rows and self.log.rows[-1]["step"] == step):
-            row = self.log.append(self._measure(states, step))
-            self.progress.log(row)
-        row = self.log.rows[-1]
-        is_last |= row["step"] == step and reached_accuracy(self.setup, row)
-        due = is_last or step in self.saved
-        if due and step not in self.checkpoints.steps():
-            self._save(states, step)
-            self._drop_unscheduled(step)
-        return is_last
+    def _event(self, step: int) -> None:
+        """Logs and saves what is due at this step, and ends what ends here."""
+        if step in self.logged:
+            self._log(step)
+        is_last = step == self.num_steps
+        for point in self.points:
+            wanted = point.setup.config.train.stop_at_train_accuracy
+            row = point.rows[-1]
+            accuracy = np.array(np.atleast_1d(row["train_accuracy"]), float)
+            if wanted > 0 and row["step"] == step:
+                point.fitted |= {m: step for m in point.alive if accuracy[m] >= wanted}
+        alive = set(self._alive(self.points))
+        self.group.end([member for member in self.group.alive if member not in alive])
+        ended = [point for point in self.points if is_last or not point.alive]
+        due = self.points if step in self.saved else ended
+        if due:
+            self._keep(step, due)
+        self._finish([point for point in ended if point in self.points])
 
-    def _measure(self, states: TrainState, step: int) -> dict[str, Any]:
-        found = {"train": self.evaluate(states.params, *self.training)}
-        if self.validation:
-            found["validation"] = self.evaluate(states.params, *self.validation)
-        row: dict[str, Any] = dict(metrics_by_member(found))
-        if not np.isfinite(row["train_loss"]).all():
-            bad = np.where(np.isfinite(row["train_loss"]), -1, step)
-            self._check_finite(bad)
-        if self.setup.config.ensemble.size == 1:
-            row = {name: float(value[0]) for name, value in row.items()}
-        epoch = step / self.setup.batches.steps_per_epoch
-        seconds = self.seconds_before + time.monotonic() - self.began
-        return {"step": step, "epoch": epoch, **row, "wall_seconds": round(seconds, 3)}
+    def _log(self, step: int) -> None:
+        if all(point.rows and point.rows[-1]["step"] == step for point in self.points):
+            return
+        found = self.group.evaluate(step, self._is_stopped, self.records)
+        if found is None:
+            self._interrupt(step)
+        values, outcomes = found
+        if step or self.group.setup.config.train.train_metrics == "exact":
+            is_bad = ~np.isfinite(values["train_loss"])
+            self._diverge({member: step for member in self.group.alive if is_bad[member]})
+        seconds = time.monotonic() - self.began
+        for point in self.points:
+            members = self._members([point])
+            own = {name: value[members] for name, value in values.items()}
+            of_point = outcomes and {
+                split: jax.tree.map(lambda leaf: leaf[members], each)  # noqa: B023
+                for split, each in outcomes.items()
+            }
+            self.watcher.logged(point, point.log(step, own, seconds, of_point))
 
-    def _save(self, states: TrainState, step: int) -> None:
-        finite, _ = finite_and_checksum(states)
-        if not finite:
-            raise Diverged(
-                f"a parameter is not finite at step {step}; the last good checkpoint is kept"
-            )
-        epoch = step / self.setup.batches.steps_per_epoch
-        self.checkpoints.save(step, states, {"step": step, "epoch": epoch})
+    def _is_stopped(self) -> bool:
+        return bool(self.stop.on_any_process())
 
-    def _drop_unscheduled(self, step: int) -> None:
-        """Deletes what a signal saved between events, once a later checkpoint is on disk."""
-        extra = [s for s in self.checkpoints.steps() if s < step and s not in self.saved]
-        if extra:
-            self.checkpoints.wait()
-            for old in extra:
-                self.checkpoints.delete(old)
+    def _metadata(self, members: Sequence[int]) -> dict[str, Any]:
+        """Returns what is noted with a save: whose the rows are, and what their logs have."""
+        owners = [self.owners[member] for member in members]
+        return {
+            "rows": [[point.name, member] for point, member in owners],
+            "fitted": [point.fitted.get(member, -1) for point, member in owners],
+            "diverged": [point.diverged.get(member, -1) for point, member in owners],
+            "logs": {point.name: point.noted() for point in dict(owners)},
+        }
+
+    def _keep(self, step: int, due: Sequence[PointFolder]) -> None:
+        """Saves the states of some points, but of none of which no member is finite."""
+        self._diverge(dict.fromkeys(self.group.not_finite(), step))
+        due = [point for point in due if len(point.diverged) < point.size]
+        if not due:
+            return
+        members = self._members(due)
+        self.saves.keep(step, self.group.saved(members), self._metadata(members))
+        if len(due) == len(self.points):
+            self.saved_step = step
+
+    def _finish(self, ended: Sequence[PointFolder]) -> None:
+        if not ended:
+            return
+        self.saves.wait()
+        for point in ended:
+            self.watcher.ended(point)
+        self.points = [point for point in self.points if point not in ended]
+        self.group.let_go(self._members(ended))
+
+    def _pause(self, step: int) -> None:
+        """Saves and stops after a signal; saves where the last time was long ago."""
+        is_due = time.monotonic() - self.saved_at > SECONDS_BETWEEN_SAVES
+        request = largest(2 * self.stop.signal_number + int(is_due))
+        if request > 1:
+            self._interrupt(step, request // 2)
+        if request:
+            self._save_for_resume(step)
+
+    def _interrupt(self, step: int, signal_number: int = 0) -> NoReturn:
+        self._save_for_resume(step)
+        raise Interrupted(step, 128 + (signal_number or self.stop.on_any_process()))
+
+    def _save_for_resume(self, step: int) -> None:
+        if step != self.saved_step:
+            members = self._members(self.points)
+            self.saves.save_for_resume(step, self.group.saved(members), self._metadata(members))
+        self.saves.wait()
+        self.saved_step, self.saved_at = step, time.monotonic()

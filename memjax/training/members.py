@@ -1,56 +1,201 @@
-"""One program for all members: a function of one network, run over a leading member axis."""
+"""Who is trained: the members of a group as arrays, and where they stand on the devices.
 
-from collections.abc import Callable
-from typing import Any
+A group is one run, or many points of a sweep that one program trains. The images are on the devices
+once; a member has its own rows, labels and masks, and its Gaussian inputs are drawn from key and
+index where they are used, unless all members have the same.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
-from memjax.runtime.mesh import DATA, MEMBER
+from memjax.config import Config, flatten
+from memjax.data.corruption import gaussian_image
+from memjax.data.dataset import pixel_moments
+from memjax.data.examples import parse_kinds
+from memjax.runtime.mesh import place, place_images, replicated, split_batch, take_rows
+from memjax.training.setup import Setup, member_subsets
+from memjax.training.step import unit_pixels
 
 
-def map_members(fn: Callable[..., Any], members_per_chunk: int, *mapped: Any) -> Any:
-    """Applies `fn` to each member.
+class Members(NamedTuple):
+    """What differs from member to member; each leaf has a leading member axis.
+
+    Attributes:
+      seeds: int32 [members].
+      rows: int32 [members n], the member's examples among the shared images.
+      labels: int32 [members n], trained on.
+      is_corrupted: bool [members n].
+      is_noise: bool [members n], where the input is Gaussian noise to be drawn; None if nowhere.
+      noise_seeds: int32 [members], of the corruption.
+      values: traced fields of the config, float32 [members] each.
+    """
+
+    seeds: Any
+    rows: Any
+    labels: Any
+    is_corrupted: Any
+    is_noise: Any | None
+    noise_seeds: Any
+    values: dict[str, Any]
+
+
+class Images(NamedTuple):
+    """What all members draw their examples from.
+
+    Attributes:
+      images: [n height width channels], as stored; whole on every device, or split over `data`.
+      labels: int32 [n], the true ones.
+      noise_mean: float32 scalar, of the Gaussian inputs.
+      noise_std: float32 scalar.
+    """
+
+    images: Any
+    labels: Any
+    noise_mean: Any
+    noise_std: Any
+
+
+def have_common_inputs(configs: Sequence[Config]) -> bool:
+    """Whether all points have the same training images, so that noise is made once, on the host."""
+
+    def key(config: Config) -> tuple[Any, ...]:
+        kinds = set(parse_kinds(config.corruption.kind))
+        kinds &= {"random_inputs", "shuffled_pixels", "shuffled_pixels_each", "removed"}
+        chosen = (config.corruption.fraction, config.corruption.seed) if kinds else ()
+        return (*sorted(kinds), *chosen)
+
+    return len({key(config) for config in configs}) == 1
+
+
+def point_members(setup: Setup, traced: Sequence[str], common: bool) -> Members:
+    """Returns the members of one point, on the host.
 
     Args:
-      fn: of one member's pytrees.
-      members_per_chunk: members that run side by side (vmap); chunks follow each other (lax.map).
-      *mapped: pytrees whose leaves have a leading member axis.
+      setup: of the point.
+      traced: fields that the program takes as arguments.
+      common: whether the group has common inputs: rows are then among the point's examples, else
+        in the source's training split.
+    """
+    examples, size = setup.examples, setup.config.ensemble.size
+    subsets = np.asarray(member_subsets(setup))
+    is_corrupted = examples.is_corrupted[subsets]
+    rows, is_noise = subsets, None
+    if not common:
+        order = np.argsort(setup.dataset.train.index)
+        found = np.searchsorted(setup.dataset.train.index, examples.index, sorter=order)
+        rows = order[found].astype(np.int32)[subsets]
+        uses_noise = "random_inputs" in parse_kinds(setup.config.corruption.kind)
+        is_noise = is_corrupted & uses_noise
+    flat = flatten(setup.config.as_dict())
+    return Members(
+        seeds=np.asarray(setup.seeds),
+        rows=rows,
+        labels=examples.labels[subsets],
+        is_corrupted=is_corrupted,
+        is_noise=is_noise,
+        noise_seeds=np.full(size, setup.config.corruption.seed, np.int32),
+        values={name: np.full(size, flat[name], np.float32) for name in traced},
+    )
+
+
+def join_members(parts: Sequence[Members]) -> Members:
+    """Returns the members of several points, one after the other."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def group_images(setup: Setup, common: bool, mesh: Mesh) -> Images:
+    """Returns the training images of a group on its devices; setup: of any of its points."""
+    train, examples = setup.dataset.train, setup.examples
+    shuffled = "shuffled" in setup.config.corruption.kind  # made on the host, equal in a group
+    images = examples.images if common or shuffled else train.images
+    labels = examples.true_labels if common else train.labels
+    moments = pixel_moments(train.images, per_channel=False) if not common else (0.0, 1.0)
+    return place_split(images, labels, mesh, setup.images_are_split, moments)
+
+
+def place_split(
+    images: np.ndarray, labels: np.ndarray, mesh: Mesh, is_split: bool, moments: Any = (0.0, 1.0)
+) -> Images:
+    """Returns images and labels on the devices, the images split over `data` or whole."""
+    rest = place((labels, *(np.float32(m) for m in moments)), replicated(mesh))
+    return Images(place_images(mesh, images, is_split), *rest)
+
+
+def images_at(mesh: Mesh, is_split: bool, data: Images, index: jax.Array) -> jax.Array:
+    """Returns the rows `index` of the images, as stored, split over `data` as a batch is."""
+    if is_split:
+        return take_rows(mesh, data.images, index)
+    return data.images[split_batch(mesh, index)]
+
+
+def member_examples(
+    mesh: Mesh, is_split: bool, data: Images, member: Members, rows: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the examples at some positions among a member's own.
+
+    Args:
+      mesh: the devices.
+      is_split: whether the images are split over `data`.
+      data: the images.
+      member: one member, without the leading axis.
+      rows: int32 [batch].
 
     Returns:
-      What fn returns, with a leading member axis.
+      images: [batch height width channels], as stored; float32 if some member has noise drawn.
+      labels: int32 [batch].
     """
-    num_members = jax.tree.leaves(mapped)[0].shape[0]
-    if num_members == 1:
-        one = fn(*jax.tree.map(lambda leaf: leaf[0], mapped))
-        return jax.tree.map(lambda leaf: leaf[None], one)
-    if members_per_chunk >= num_members:
-        return jax.vmap(fn)(*mapped)
-    batch_size = members_per_chunk if members_per_chunk > 1 else None
-    return jax.lax.map(lambda member: fn(*member), mapped, batch_size=batch_size)
+    rows = rows if is_split else split_batch(mesh, rows)
+    index, labels = member.rows[rows], split_batch(mesh, member.labels[rows])
+    images = images_at(mesh, is_split, data, index)
+    if member.is_noise is None:
+        return images, labels
+    images, is_noise = unit_pixels(images), member.is_noise[rows]
+
+    def with_noise() -> jax.Array:
+        key = jax.random.key(member.noise_seeds)
+
+        def draw(position: jax.Array) -> jax.Array:
+            return gaussian_image(key, position, images.shape[1:], data.noise_mean, data.noise_std)
+
+        return jax.vmap(jnp.where)(is_noise, jax.vmap(draw)(index), images)
+
+    return jax.lax.cond(jnp.any(is_noise), with_noise, lambda: images), labels
 
 
-def shard_members(fn: Callable[..., Any], mesh: Mesh, num_mapped: int) -> Callable[..., Any]:
-    """Returns fn with its first `num_mapped` arguments and its result split over `member`.
+def arrange(
+    alive: Sequence[int], ended: Sequence[int], num_devices: int, places_per_device: int
+) -> np.ndarray:
+    """Returns which member stands where: those alive in front on every device, then the others.
 
-    The other arguments are whole on every device; each device works on its own members, and
-    nothing is sent between them.
+    Args:
+      alive: members that are still training; at least one.
+      ended: members whose states are kept.
+      num_devices: that share them.
+      places_per_device: enough for all.
+
+    Returns:
+      int [num_devices * places_per_device]; copies of the first one alive fill empty places.
+
+    Example:
+      >>> arrange([3, 5, 8], [4], num_devices=2, places_per_device=3).reshape(2, 3).tolist()
+      [[3, 5, 4], [8, 3, 3]]
     """
-    if mesh.shape[MEMBER] == 1:
-        return fn
-
-    def sharded(*args: Any) -> Any:
-        specs = tuple(P(MEMBER) if i < num_mapped else P() for i in range(len(args)))
-        return jax.shard_map(
-            fn, mesh=mesh, in_specs=specs, out_specs=P(MEMBER), axis_names={MEMBER}, check_vma=False
-        )(*args)
-
-    return sharded
+    grid = np.full((num_devices, places_per_device), alive[0])
+    is_empty = np.ones(grid.shape, bool)
+    for device, part in enumerate(np.array_split(np.asarray(alive), num_devices)):
+        grid[device, : len(part)], is_empty[device, : len(part)] = part, False
+    free = np.flatnonzero(is_empty)[: len(ended)]
+    grid.reshape(-1)[free] = ended
+    return grid.reshape(-1)
 
 
-def split_batch(mesh: Mesh, tree: Any) -> Any:
-    """Constrains leading axes (the examples of a batch) to be split over `data`."""
-    if mesh.shape[DATA] == 1:
-        return tree
-    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, P(DATA)), tree)
+def places_of(arrangement: np.ndarray, members: Sequence[int]) -> np.ndarray:
+    """Returns the first place of each member, int32."""
+    _, first = np.unique(arrangement, return_index=True)
+    found = np.searchsorted(arrangement[first], members)
+    return first[found].astype(np.int32)

@@ -1,22 +1,24 @@
-"""The two compiled programs of a run: many steps of training, and an evaluation.
+"""The compiled programs of a group: many steps of training, and an evaluation.
 
-Both take every array as an argument, hold no host value of a step, and are compiled once: the
-first step and the number of steps are arguments too. (A `lax.scan` would be compiled again for
-each length; the loop here is the same XLA while loop, with its length left open.)
+They take every array as an argument, hold no host value of a step, and are compiled once: the first
+step and the number of steps are arguments too. (A `lax.scan` would be compiled again for each
+length; the loop here is the same XLA while loop, with its length left open.) So is how many chunks
+of members are still training: those that ended cost nothing, and nothing is compiled again.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
-from memjax.analysis.losses import softmax_cross_entropy
+from memjax.config import with_values
 from memjax.data.batching import Batches, batch_rows, epoch_order
-from memjax.runtime.mesh import data_devices, replicated, take_rows
-from memjax.training.members import map_members, shard_members, split_batch
+from memjax.runtime.mesh import data_devices, replicated, shard_members, split_batch
+from memjax.training.members import images_at, member_examples
+from memjax.training.outcomes import Outcomes, score
+from memjax.training.setup import Setup, make_network, make_optimizer_of
 from memjax.training.state import TrainState, member_keys
 from memjax.training.step import (
     Batch,
@@ -28,57 +30,49 @@ from memjax.training.step import (
 )
 
 
-class DeviceData(NamedTuple):
-    """The training examples on the devices, as stored.
+def map_first(
+    fn: Callable[..., Any], members_per_chunk: int, num_alive: jax.Array, results: Any, *mapped: Any
+) -> Any:
+    """Applies `fn` to the first members, chunk by chunk, and leaves the others' results.
 
-    Attributes:
-      images: [n height width channels], uint8 or float32; whole on every device, or split over
-        `data` and filled up (see `memjax.runtime.mesh.place_images`).
-      labels: int32 [n], the labels trained on.
+    Args:
+      fn: (old result, *mapped) of one member -> its new result.
+      members_per_chunk: members side by side (vmap); divides the number of members.
+      num_alive: int32 scalar, at least 1; the chunk with the last of them is computed whole.
+      results: pytree, leaves [members ...], overwritten.
+      *mapped: likewise, read.
+
+    Returns:
+      The results.
+
+    Example:
+      >>> old, x = jnp.zeros(6), jnp.arange(6.0)
+      >>> map_first(lambda _, x: 10 * x, 2, jnp.int32(3), old, x).tolist()
+      [0.0, 10.0, 20.0, 30.0, 0.0, 0.0]
     """
+    size = members_per_chunk
+    num_members = jax.tree.leaves((results, mapped))[0].shape[0]
+    if num_members == size == 1:
+        one = fn(*jax.tree.map(lambda leaf: leaf[0], (results, *mapped)))
+        return jax.tree.map(lambda leaf: leaf[None], one)
+    if num_members == size:
+        return jax.vmap(fn)(results, *mapped)
 
-    images: jax.Array
-    labels: jax.Array
+    def body(chunk: jax.Array, results: Any) -> Any:
+        def take(leaf: jax.Array) -> jax.Array:
+            if size == 1:
+                return jax.lax.dynamic_index_in_dim(leaf, chunk, keepdims=False)
+            return jax.lax.dynamic_slice_in_dim(leaf, chunk * size, size)
 
+        def put(leaf: jax.Array, new: jax.Array) -> jax.Array:
+            new = new[None] if size == 1 else new
+            return jax.lax.dynamic_update_slice_in_dim(leaf, new, chunk * size, 0)
 
-def make_train_program(
-    network: Network,
-    optimizer: optax.GradientTransformation,
-    batches: Batches,
-    mesh: Mesh,
-    members_per_chunk: int,
-    images_are_split: bool = False,
-) -> Callable[..., tuple[TrainState, jax.Array]]:
-    """Returns the jitted `train(states, seeds, subsets, data, start, num_steps)`.
+        mapped_fn = fn if size == 1 else jax.vmap(fn)
+        new = mapped_fn(*jax.tree.map(take, (results, *mapped)))
+        return jax.tree.map(put, results, new)
 
-    states: TrainState with a leading member axis, donated; seeds: int32 [members];
-    subsets: int32 [members subset_size], the rows of `data` that each member trains on;
-    start: the step to begin with; num_steps: how many steps. `images_are_split` says that the
-    images of `data` are split over the devices; that changes memory and speed only.
-    It returns the states after them, and int32 [members], the first step whose loss was not
-    finite (-1: none).
-    """
-    train_step = make_train_step(network, optimizer)
-
-    def train_member(state, seed, subset, data, start, num_steps):
-        def examples_at(rows):
-            if images_are_split:
-                images = take_rows(mesh, data.images, subset[rows])
-                return images, split_batch(mesh, data.labels[subset[rows]])
-            index = subset[split_batch(mesh, rows)]
-            return data.images[index], data.labels[index]
-
-        return train_steps(train_step, examples_at, batches, state, seed, start, num_steps)
-
-    def train_members(states, seeds, subsets, data, start, num_steps):
-        def one(state, seed, subset):
-            return train_member(state, seed, subset, data, start, num_steps)
-
-        return map_members(one, members_per_chunk, states, seeds, subsets)
-
-    sharded = shard_members(train_members, mesh, num_mapped=3)
-    # Every process looks for a loss that is not finite.
-    return jax.jit(sharded, donate_argnums=0, out_shardings=(None, replicated(mesh)))
+    return jax.lax.fori_loop(0, (num_alive + size - 1) // size, body, results)
 
 
 def train_steps(
@@ -89,7 +83,8 @@ def train_steps(
     seed: jax.Array,
     start: jax.Array,
     num_steps: jax.Array,
-) -> tuple[TrainState, jax.Array]:
+    outcomes: Outcomes | None = None,
+) -> tuple[TrainState, Outcomes | None, jax.Array]:
     """Trains one member for a number of steps.
 
     Args:
@@ -101,14 +96,16 @@ def train_steps(
       seed: its seed, which fixes the order of the examples and the noise of every step.
       start: the step to begin with.
       num_steps: how many.
+      outcomes: [n], where each step notes its batch before the update; None to leave that out.
 
     Returns:
-      The state after them, and int32, the first step whose loss was not finite (-1: none).
+      The state and the outcomes after them, and int32, the first step whose loss was not finite
+      (-1: none).
     """
     keys = member_keys(seed)
 
     def body(offset, carry):
-        state, order, first_bad = carry
+        state, outcomes, order, first_bad = carry
         epoch, position = jnp.divmod(start + offset, batches.steps_per_epoch)
         order = jax.lax.cond(
             (position == 0) | (offset == 0),
@@ -120,67 +117,126 @@ def train_steps(
         batch = Batch(images, labels, mask if batches.has_padding else None)
         step_key = jax.random.fold_in(keys.noise, start + offset)
         state, metrics = train_step(state, batch, step_key)
+        if outcomes is not None:
+            found, real = score(metrics["logits"], labels), jnp.where(mask, rows, len(order))
+            outcomes = jax.tree.map(
+                lambda all_rows, new: all_rows.at[real].set(new, mode="drop"), outcomes, found
+            )
         is_bad = (first_bad < 0) & ~jnp.isfinite(metrics["loss"])
-        return state, order, jnp.where(is_bad, start + offset, first_bad)
+        return state, outcomes, order, jnp.where(is_bad, start + offset, first_bad)
 
     no_order = jnp.zeros(batches.num_examples, jnp.int32)
-    carry = state, no_order, jnp.int32(-1)
-    state, _, first_bad = jax.lax.fori_loop(0, num_steps, body, carry)
-    return state, first_bad
+    carry = state, outcomes, no_order, jnp.int32(-1)
+    state, outcomes, _, first_bad = jax.lax.fori_loop(0, num_steps, body, carry)
+    return state, outcomes, first_bad
+
+
+def make_train_program(
+    setup: Setup, traced: Sequence[str], mesh: Mesh, members_per_chunk: int
+) -> Callable[..., tuple[TrainState, Outcomes | None, jax.Array]]:
+    """Returns the jitted `train(states, outcomes, is_alive, members, data, start, num_steps, n)`.
+
+    states: TrainState with a leading member axis, donated; outcomes: [members n], donated, or None;
+    is_alive: bool [members], the others stay as they are; members: Members; data: Images; start:
+    the step to begin with; num_steps: how many; n: how many members of each device's share may be
+    alive. It returns states and outcomes after them, and int32 [members], the first step whose loss
+    was not finite (-1: none).
+
+    Args:
+      setup: of any point of the group.
+      traced: fields of the config that are `members.values`.
+      mesh: the devices.
+      members_per_chunk: members that run side by side on a device.
+    """
+    batches, moments = setup.batches, (setup.network.mean, setup.network.std)
+    classes, is_split = setup.examples.num_classes, setup.images_are_split
+
+    def train_member(old, is_alive, member, data, start, num_steps):
+        network, optimizer = setup.network, setup.optimizer
+        if traced:
+            own = with_values(setup.config, member.values)
+            network = make_network(own, classes, *moments)
+            optimizer = make_optimizer_of(own, batches)
+
+        def examples_at(rows):
+            return member_examples(mesh, is_split, data, member, rows)
+
+        state, outcomes, _ = old
+        train_step = make_train_step(network, optimizer)
+        new = train_steps(
+            train_step, examples_at, batches, state, member.seeds, start, num_steps, outcomes
+        )
+        if is_alive is None:
+            return new
+        return jax.tree.map(lambda one, other: jnp.where(is_alive, one, other), new, old)
+
+    def train(states, outcomes, is_alive, members, data, start, num_steps, num_alive):
+        nothing = states, outcomes, jnp.full_like(members.seeds, -1)
+
+        def one(old, is_alive, member):
+            return train_member(old, is_alive, member, data, start, num_steps)
+
+        is_alive = is_alive if members.seeds.shape[0] > 1 else None
+        return map_first(one, members_per_chunk, num_alive, nothing, is_alive, members)
+
+    sharded = shard_members(train, mesh, num_mapped=4)
+    # Every process looks for a loss that is not finite.
+    return jax.jit(sharded, donate_argnums=(0, 1), out_shardings=(None, None, replicated(mesh)))
 
 
 def make_evaluation_program(
     network: Network,
     mesh: Mesh,
+    num_examples: int,
     batch_size: int,
     members_per_chunk: int,
-    images_are_split: bool = False,
-) -> Callable[..., dict[str, jax.Array]]:
-    """Returns the jitted `evaluate(params, subsets, data, is_corrupted)`.
+    is_split: bool = False,
+) -> tuple[Callable[..., Outcomes], int, int]:
+    """Returns the jitted `evaluate(outcomes, params, members, data, start, num_batches, n)`.
 
-    params: flax variables with a leading member axis; subsets: int32 [members subset_size], the
-    rows of `data` that count for each member; data: DeviceData; is_corrupted: bool [n].
-    It returns float32 [members]: loss (mean, in nats), accuracy, clean_accuracy and
-    corrupted_accuracy (nan where there are no such examples), all in inference mode. `batch_size`
-    examples are evaluated at a time, and `images_are_split` is as in `make_train_program`; both
-    change memory and speed only.
+    outcomes: [members rows], donated; params: flax variables with a leading member axis; members:
+    Members whose examples are looked at, or None for all examples of `data`; start, num_batches:
+    which batches; n: how many members of each device's share may be alive. It returns the outcomes
+    with those of these batches, in inference mode and the network's compute dtype.
+
+    Args:
+      network: as trained.
+      mesh: the devices.
+      num_examples: of each member.
+      batch_size: examples evaluated at a time; memory and speed only.
+      members_per_chunk: members that run side by side on a device.
+      is_split: whether the images are split over the devices; memory and speed only.
+
+    Returns:
+      The program, the number of batches, and the rows of outcomes: a few more than examples.
     """
-    logits_fn = make_logits_fn(for_inference(network))
+    logits_fn = make_logits_fn(for_inference(network), network.compute_dtype)
+    size = -(-min(batch_size, num_examples) // data_devices(mesh)) * data_devices(mesh)
+    num_batches = -(-num_examples // size)
 
-    def evaluate_batch(params, data, index):
-        if images_are_split:
-            images = take_rows(mesh, data.images, index)
-        else:
-            images = split_batch(mesh, data.images[index])
-        labels = split_batch(mesh, data.labels[index])
-        logits = logits_fn(params, unit_pixels(images))
-        losses = jax.vmap(softmax_cross_entropy)(logits, labels)
-        return losses, jnp.argmax(logits, axis=-1) == labels
+    def evaluate_member(old, params, member, data, start, count):
+        def body(offset, outcomes):
+            first = (start + offset) * size
+            rows = jnp.minimum(first + jnp.arange(size, dtype=jnp.int32), num_examples - 1)
+            if member is None:
+                images = images_at(mesh, is_split, data, rows)
+                labels = split_batch(mesh, data.labels[rows])
+            else:
+                images, labels = member_examples(mesh, is_split, data, member, rows)
+            found = score(logits_fn(params, unit_pixels(images)), labels)
+            return jax.tree.map(
+                lambda leaf, new: jax.lax.dynamic_update_slice_in_dim(leaf, new, first, 0),
+                outcomes,
+                found,
+            )
 
-    def evaluate_member(params, subset, data, is_corrupted):
-        num_examples = data.labels.shape[0]
-        size = -(-min(batch_size, num_examples) // data_devices(mesh)) * data_devices(mesh)
-        num_batches = -(-num_examples // size)
-        rows = jnp.minimum(jnp.arange(num_batches * size), num_examples - 1)
-        losses, correct = jax.lax.map(
-            lambda index: evaluate_batch(params, data, index),
-            rows.reshape(num_batches, size),
-        )
-        losses = losses.reshape(-1)[subset]
-        correct = correct.reshape(-1)[subset]
-        is_corrupted = is_corrupted[subset]
-        return {
-            "loss": jnp.mean(losses),
-            "accuracy": jnp.mean(correct),
-            "clean_accuracy": jnp.mean(correct, where=~is_corrupted),
-            "corrupted_accuracy": jnp.mean(correct, where=is_corrupted),
-        }
+        return jax.lax.fori_loop(0, count, body, old)
 
-    def evaluate_members(params, subsets, data, is_corrupted):
-        def one(params, subset):
-            return evaluate_member(params, subset, data, is_corrupted)
+    def evaluate(outcomes, params, members, data, start, count, num_alive):
+        def one(old, params, member):
+            return evaluate_member(old, params, member, data, start, count)
 
-        return map_members(one, members_per_chunk, params, subsets)
+        return map_first(one, members_per_chunk, num_alive, outcomes, params, members)
 
-    sharded = shard_members(evaluate_members, mesh, num_mapped=2)
-    return jax.jit(sharded, out_shardings=replicated(mesh))
+    program = jax.jit(shard_members(evaluate, mesh, num_mapped=3), donate_argnums=0)
+    return program, num_batches, num_batches * size

@@ -1,89 +1,32 @@
-"""One run from start to end: claim the folder, write what it is, train, sum up."""
+"""One run from start to end: claim the folder, train a group of one point, sum up."""
 
 import contextlib
 import json
+import logging
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 
-import memjax
-from memjax.data.examples import examples_table
-from memjax.reporting.curves import draw_curves
+from memjax.errors import Diverged, InputError
 from memjax.runtime.distributed import (
     check_same_on_all_processes,
     check_shared_workdir,
+    is_main_process,
     on_main,
 )
-from memjax.runtime.preemption import stop_request
-from memjax.runtime.tables import write_table
-from memjax.runtime.throughput import Throughput
-from memjax.runtime.workdir import (
-    check_same_run,
-    claim,
-    clear,
-    read_json,
-    write_atomically,
-    write_json,
-)
-from memjax.training.loop import train
-from memjax.training.setup import Setup, data_fingerprint
+from memjax.runtime.preemption import StopRequest, stop_request
+from memjax.runtime.progress import Progress
+from memjax.runtime.throughput import Profile, Throughput
+from memjax.runtime.workdir import claim, clear
+from memjax.training import dynamics
+from memjax.training.loop import Watcher, train_group
+from memjax.training.memory import chunk_size, is_out_of_memory
+from memjax.training.point_folder import PointFolder, divergence
+from memjax.training.setup import Setup
 from memjax.training.step import step_flops
 
-EXAMPLE_COLUMNS = {
-    "split": "'train' or 'validation'",
-    "index": "position in the source's split",
-    "label": "the label trained on",
-    "true_label": "the label before corruption",
-    "is_corrupted": "whether the corruption touched this example",
-}
-
-
-def config_document(setup: Setup) -> dict[str, Any]:
-    """Returns what config.json holds: science fields apart from fields that change no result."""
-    moments = {
-        "mean": np.asarray(setup.network.mean).tolist(),
-        "std": np.asarray(setup.network.std).tolist(),
-    }
-    science = setup.config.science() | {"data.fingerprint": data_fingerprint(setup)}
-    return {
-        "memjax_version": memjax.__version__,
-        "science": science,
-        "run": setup.config.without_science(),
-        "derived": {
-            "num_train": len(setup.examples.labels),
-            "num_validation": len(setup.dataset.validation.labels),
-            "num_classes": setup.examples.num_classes,
-            "num_params": setup.num_params,
-            "steps_per_epoch": setup.batches.steps_per_epoch,
-            **moments,
-        },
-    }
-
-
-def describe_setup(setup: Setup) -> str:
-    """Returns the line that a run starts with."""
-    mesh, config = setup.mesh, setup.config
-    device = mesh.devices.flat[0]
-    axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    if jax.process_count() > 1:
-        axes += f" of {jax.process_count()} processes"
-    members = f", {config.ensemble.size} members" if config.ensemble.size > 1 else ""
-    corruption = config.corruption
-    kind = (
-        corruption.kind
-        if corruption.kind == "none"
-        else (f"{corruption.kind} {corruption.fraction:.0%}")
-    )
-    return (
-        f"memjax {memjax.__version__} | {mesh.size} {device.platform} device(s) ({axes}) | "
-        f"{setup.dataset.name}: {len(setup.examples.labels):,} training, "
-        f"{len(setup.dataset.validation.labels):,} validation examples, "
-        f"{setup.examples.num_classes} classes | corruption {kind} | "
-        f"{config.model.name}: {setup.num_params:,} parameters{members} | "
-        f"{setup.batches.steps_per_epoch} steps an epoch, {config.train.num_epochs} epochs"
-    )
+_LOGGER = logging.getLogger("memjax")
 
 
 def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[str, Any]:
@@ -101,88 +44,130 @@ def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[
 
     Raises:
       InputError: if the folder cannot be used; nothing is written then.
-      Diverged, Interrupted: see `memjax.training.loop.train`.
+      Diverged: at the end, if some member was no longer finite; what is good is kept.
+      Interrupted: see `memjax.training.loop.train_group`.
     """
     folder = epath.Path(workdir)
-    document = config_document(setup)
-    facts = json.dumps([document, setup.images_are_split])
+    point = PointFolder("run", folder, setup, records_dynamics=records_dynamics(setup))
+    facts = json.dumps([point.document, setup.images_are_split])
     check_same_on_all_processes(facts, "data, devices or memjax")
     if not overwrite:
-        on_main(lambda: check_same_run(folder, document))
+        on_main(point.check)
     check_shared_workdir(folder)
+
+    def begin() -> dict[str, Any] | None:
+        held.enter_context(claim(folder))
+        if overwrite:
+            clear(folder)
+        return point.begin()
+
     with contextlib.ExitStack() as held, stop_request() as stop:
-        done = on_main(lambda: _open(setup, folder, document, overwrite, held))
-        if done is not None:
-            return done
-        throughput = Throughput()
-        rows = train(setup, folder, stop, throughput)
-        return on_main(lambda: _finish(setup, folder, rows, throughput))
-
-
-def _open(
-    setup: Setup,
-    folder: epath.Path,
-    document: dict[str, Any],
-    overwrite: bool,
-    held: contextlib.ExitStack,
-) -> dict[str, Any] | None:
-    """Claims the folder until `held` closes; returns the summary if the run is finished."""
-    held.enter_context(claim(folder))
-    if overwrite:
-        clear(folder)
-    if not check_same_run(folder, document):
-        write_json(folder / "config.json", document)
-    elif (folder / "summary.json").exists():
-        return read_json(folder / "summary.json")
-    table = examples_table(setup.dataset, setup.examples)
-    write_table(folder / "examples.parquet", table, EXAMPLE_COLUMNS)
-    return None
-
-
-def _finish(
-    setup: Setup, folder: epath.Path, rows: list[dict[str, Any]], throughput: Throughput
-) -> dict[str, Any]:
-    summary = summarize(setup, rows) | _speed(setup, throughput)
-    title = f"{setup.dataset.name}, {setup.config.corruption.kind}"
-    write_atomically(folder / "figures" / "curves.png", lambda path: draw_curves(rows, title, path))
-    write_json(folder / "summary.json", summary)
+        summary = on_main(begin)
+        if summary is None:
+            watcher = _Watcher(setup, folder)
+            _train(point, stop, watcher)
+            summary = on_main(lambda: watcher.summary)
+            if summary is None:
+                raise Diverged(point.failure)
+    steps = summary["diverged_at_step"]
+    steps = {m: s for m, s in enumerate(steps if isinstance(steps, list) else []) if s is not None}
+    if steps:
+        raise Diverged(f"{divergence(steps)}; the other members are done")
     return summary
 
 
-def summarize(setup: Setup, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the last metrics, the best validation accuracy, and the time to convergence.
-
-    `epochs_to_fit` is the first logged epoch with 100 % training accuracy, null for a member
-    that never had it. Where there are several members, values are lists over them.
-    """
-    last = dict(rows[-1])
-    frame = {
-        name: np.array([row[name] for row in rows], dtype=float).reshape(len(rows), -1)
-        for name in ("epoch", "train_accuracy", "validation_accuracy")
-    }
-    fitted = frame["train_accuracy"] >= 1.0
-    epochs = frame["epoch"][:, 0]
-    epochs_to_fit = [
-        float(epochs[np.argmax(member)]) if member.any() else None for member in fitted.T
-    ]
-    best: list[float | None] = [None] * fitted.shape[1]
-    if len(setup.dataset.validation.labels):
-        best = frame["validation_accuracy"].max(axis=0).tolist()
-    single = setup.config.ensemble.size == 1
-    return {
-        **last,
-        "best_validation_accuracy": best[0] if single else best,
-        "epochs_to_fit": epochs_to_fit[0] if single else epochs_to_fit,
-        "num_params": setup.num_params,
-    }
+def records_dynamics(setup: Setup) -> bool:
+    """Returns whether the dynamics of a run that begins are recorded."""
+    return dynamics.records(setup.config, dynamics_bytes(setup))
 
 
-def _speed(setup: Setup, throughput: Throughput) -> dict[str, float | None]:
-    size, batches = setup.config.ensemble.size, setup.batches
-    flops = step_flops(setup.network, setup.optimizer, setup.image_shape, batches.batch_size)
-    return throughput.summary(
-        size * batches.num_examples / batches.steps_per_epoch,
-        flops / batches.batch_size,
-        setup.mesh,
-        setup.config.train.compute_dtype,
-    )
+def dynamics_bytes(setup: Setup) -> int:
+    """Returns about what the dynamics of a run take."""
+    num_validation = len(setup.dataset.validation)
+    return dynamics.estimate_bytes(setup.config, setup.batches.num_examples, num_validation)
+
+
+def _train(point: PointFolder, stop: StopRequest, watcher: Watcher) -> None:
+    """Trains the run; where memory does not suffice, with fewer members side by side."""
+    setup = point.setup
+    chunk = chunk_size(setup, point.size, setup.mesh)
+    while True:
+        try:
+            train_group([point], (), setup.mesh, chunk, [point.folder], stop, watcher, shared=True)
+            return
+        except jax.errors.JaxRuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if chunk == 1:
+                raise InputError(
+                    "out of memory with one member at a time; what was saved is kept (try a "
+                    "smaller config.train.batch_size or config.run.evaluation_batch_size)"
+                ) from error
+        chunk = -(-chunk // 2)
+        _LOGGER.warning("out of memory: going on with %d members side by side", chunk)
+
+
+class _Watcher(Watcher):
+    """Shows progress, measures speed, traces, and sums up."""
+
+    def __init__(self, setup: Setup, folder: epath.Path):
+        self._setup, self._folder = setup, folder
+        self._throughput = Throughput()
+        self._progress: Progress | None = None
+        self._profile: Profile | None = None
+        self.summary: dict[str, Any] | None = None
+
+    def started(self, step: int) -> None:
+        setup, config = self._setup, self._setup.config
+        examples = config.ensemble.size * setup.batches.num_examples / setup.batches.steps_per_epoch
+        self._progress = Progress(
+            setup.num_steps, step, examples, config.run.progress and is_main_process()
+        )
+        self._profile = Profile(self._folder, config.run.profile_steps)
+
+    def most_steps(self, num_steps: int) -> int:
+        assert self._profile
+        self._profile.start()
+        return min(num_steps, self._profile.steps_left or num_steps)
+
+    def dispatched(self, step: int, num_steps: int, seconds: float, share: float) -> None:
+        assert self._progress
+        assert self._profile
+        if not seconds:
+            self._progress.restart(step)
+        elif self._profile.steps_left:
+            self._profile.count(num_steps)
+        else:
+            self._throughput.add(num_steps * share, seconds)
+        self._progress.update(step)
+
+    def logged(self, point: PointFolder, row: dict[str, Any]) -> None:
+        assert self._progress
+        self._progress.log(row)
+
+    def ended(self, point: PointFolder) -> None:
+        self.close()
+
+        def finish() -> dict[str, Any] | None:
+            if len(point.diverged) < point.size:
+                point.draw()
+            return point.finish(self._speed())
+
+        self.summary = on_main(finish)
+
+    def close(self) -> None:
+        if self._profile:
+            self._profile.close()
+        if self._progress:
+            self._progress.close()
+
+    def _speed(self) -> dict[str, float | None]:
+        setup, batches = self._setup, self._setup.batches
+        size = setup.config.ensemble.size
+        flops = step_flops(setup.network, setup.optimizer, setup.image_shape, batches.batch_size)
+        return self._throughput.summary(
+            size * batches.num_examples / batches.steps_per_epoch,
+            flops / batches.batch_size,
+            setup.mesh,
+            setup.config.train.compute_dtype,
+        )

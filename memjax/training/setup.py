@@ -1,5 +1,6 @@
 """From a config to everything a run needs: data, network, optimiser, mesh, sizes."""
 
+import functools
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,12 +14,18 @@ from jax.sharding import Mesh
 from memjax.config import Config
 from memjax.data.batching import Batches, make_batches
 from memjax.data.examples import Examples, corrupt_examples
-from memjax.data.sources import Dataset, load_dataset, moments
+from memjax.data.sources import Dataset, Split, load_dataset, moments
 from memjax.errors import InputError
 from memjax.models.registry import build_model
-from memjax.runtime.mesh import data_devices, make_mesh, over_members, splits_images
-from memjax.training.members import map_members, shard_members
+from memjax.runtime.mesh import (
+    data_devices,
+    make_mesh,
+    over_members,
+    shard_members,
+    splits_images,
+)
 from memjax.training.optimizers import make_optimizer
+from memjax.training.outcomes import Outcomes, no_outcomes
 from memjax.training.regularizers import Regularizers
 from memjax.training.state import TrainState, init_state, member_subset
 from memjax.training.step import Adversarial, Network
@@ -35,7 +42,6 @@ class Setup(NamedTuple):
       optimizer: an optax gradient transformation.
       batches: the cut of an epoch.
       mesh: the devices.
-      members_per_chunk: members that run side by side on a device.
     """
 
     config: Config
@@ -45,7 +51,6 @@ class Setup(NamedTuple):
     optimizer: optax.GradientTransformation
     batches: Batches
     mesh: Mesh
-    members_per_chunk: int
 
     @property
     def num_steps(self) -> int:
@@ -71,12 +76,15 @@ class Setup(NamedTuple):
     @property
     def num_params(self) -> int:
         """Trained parameters of one member."""
-        one = jax.eval_shape(lambda: _init_one(self, 0))
-        return sum(leaf.size for leaf in jax.tree.leaves(one.params["params"]))
+        params = abstract_state(self).params["params"]
+        return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def prepare(
-    config: Config, dataset: Dataset | None = None, devices: Sequence[jax.Device] | None = None
+    config: Config,
+    dataset: Dataset | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    with_images: bool = True,
 ) -> Setup:
     """Loads, corrupts and builds what the config says.
 
@@ -84,25 +92,28 @@ def prepare(
       config: checked.
       dataset: what `load_dataset(config.dataset)` gives, if it is at hand.
       devices: to choose from; None: those of all processes of the run.
+      with_images: False leaves the corrupted images out, as in `corrupt_examples`.
 
     Raises:
       InputError: for whatever can only be checked once the data are there.
     """
     if dataset is None:
         dataset = load_dataset(config.dataset)
-    examples = corrupt_examples(config.corruption, dataset)
+    examples = corrupt_examples(config.corruption, dataset, with_images)
     subset_size = member_size(config, len(examples.labels))
-    mean, std = moments(dataset.train.images, config.dataset.standardize)
+    mean, std = _moments(dataset.train, config.dataset.standardize)
     network = make_network(config, examples.num_classes, mean, std)
     mesh = make_mesh(
         config.ensemble.size, config.run.num_devices, config.run.member_devices, devices
     )
     batches = make_batches(subset_size, config.train.batch_size, data_devices(mesh))
     optimizer = make_optimizer_of(config, batches)
-    setup = Setup(config, dataset, examples, network, optimizer, batches, mesh, 1)
-    size, platform = config.ensemble.size, mesh.devices.flat[0].platform
-    chunk = config.run.members_per_chunk or members_per_chunk(setup.num_params, size, platform)
-    return setup._replace(members_per_chunk=chunk)
+    return Setup(config, dataset, examples, network, optimizer, batches, mesh)
+
+
+@functools.lru_cache(maxsize=2)
+def _moments(train: Split, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    return moments(train.images, kind)  # of all points of a sweep alike
 
 
 def member_size(config: Config, num_examples: int) -> int:
@@ -147,17 +158,6 @@ def make_optimizer_of(config: Config, batches: Batches) -> optax.GradientTransfo
     )
 
 
-def members_per_chunk(num_params: int, num_members: int, platform: str) -> int:
-    """Returns how many members run side by side on a device.
-
-    A CPU trains wide members one after the other and narrow ones side by side; other devices
-    train all at once. benchmarks/sweeps.py measures it.
-    """
-    if platform != "cpu":
-        return num_members
-    return max(1, min(num_members, 50_000 // num_params))
-
-
 def _init_one(setup: Setup, seed: Any) -> TrainState:
     return init_state(seed, setup.network.model, setup.optimizer, setup.image_shape)
 
@@ -166,23 +166,36 @@ def init_states(setup: Setup) -> TrainState:
     """Returns every member before training, each leaf [members ...], on its devices."""
 
     def init_members(seeds: jax.Array) -> TrainState:
-        return map_members(lambda seed: _init_one(setup, seed), 1, seeds)
+        return jax.lax.map(lambda seed: _init_one(setup, seed), seeds)
 
     init = shard_members(init_members, setup.mesh, num_mapped=1)
     return jax.jit(init, out_shardings=over_members(setup.mesh))(setup.seeds)
 
 
-def abstract_states(setup: Setup) -> TrainState:
-    """Returns shapes, types and shardings of `init_states`, without computing anything."""
+class Saved(NamedTuple):
+    """What is saved of a member.
 
-    def init_members(seeds: jax.Array) -> TrainState:
-        return map_members(lambda seed: _init_one(setup, seed), 1, seeds)
+    Attributes:
+      state: its network.
+      outcomes: of the epoch's examples so far, with running training metrics; else None.
+    """
 
-    shapes = jax.eval_shape(init_members, setup.seeds)
-    sharding = over_members(setup.mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
-    )
+    state: TrainState
+    outcomes: Outcomes | None
+
+
+def abstract_saved(setup: Setup) -> Saved:
+    """Returns shapes and types of what is saved of one member."""
+    outcomes = None
+    if setup.config.train.train_metrics == "running":
+        rows = no_outcomes(1, setup.batches.num_examples)
+        outcomes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows)
+    return Saved(abstract_state(setup), outcomes)
+
+
+def abstract_state(setup: Setup) -> TrainState:
+    """Returns shapes and types of one member's state, without computing anything."""
+    return jax.eval_shape(lambda: _init_one(setup, 0))
 
 
 def member_subsets(setup: Setup) -> jax.Array:
@@ -193,14 +206,18 @@ def member_subsets(setup: Setup) -> jax.Array:
 
 
 def data_fingerprint(setup: Setup) -> str:
-    """Returns 8 hex digits that differ when a pixel or a label does, corrupted or not."""
+    """Returns 8 hex digits that differ when a pixel, a label, or who is corrupted does.
+
+    Pixels are those of the source: what corruption makes of them follows from the config.
+    """
+    train, validation, examples = setup.dataset.train, setup.dataset.validation, setup.examples
+    parts = (
+        np.array([train.checksum, validation.checksum], np.int64),
+        examples.labels,
+        examples.is_corrupted,
+        examples.index,
+    )
     checksum = 0
-    validation = setup.dataset.validation
-    for part in (
-        setup.examples.images,
-        setup.examples.labels,
-        validation.images,
-        validation.labels,
-    ):
+    for part in parts:
         checksum = zlib.crc32(np.ascontiguousarray(part).data, checksum)
     return f"{checksum:08x}"

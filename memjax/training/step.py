@@ -95,17 +95,23 @@ def for_inference(network: Network) -> Network:
     return network._replace(model=network.model.clone(method="lax"))
 
 
-def make_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
+def make_logits_fn(
+    network: Network, dtype: Any = jnp.float32
+) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns `logits_fn(params, images) -> logits`, the network in inference mode.
 
     params: flax variables, the running statistics of BatchNorm too (their gradient is zero);
-    images: [n height width channels], float32 in [0, 1]; logits: float32 [n classes].
+    images: [n height width channels], float32 in [0, 1]; logits: [n classes]. It computes in
+    `dtype`, whatever the parameters are stored as.
     """
 
     def logits_fn(params: Any, images: jax.Array) -> jax.Array:
         trained = params["params"]
         frozen = {k: jax.lax.stop_gradient(v) for k, v in params.items() if k != "params"}
         images = standardize(network, images)
+        if dtype != jnp.float32:
+            images = images.astype(dtype)
+            trained = jax.tree.map(lambda leaf: leaf.astype(dtype), trained)
         logits: Any = network.model.apply({"params": trained, **frozen}, images, train=False)
         return logits
 
@@ -116,7 +122,8 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     """Returns the pure function `train_step(state, batch, key) -> (state, metrics)`.
 
     state: TrainState of one network; batch: Batch; key: the step's own key.
-    metrics: {"loss": mean over the real examples, before the update, in training mode}.
+    metrics: {"loss": mean over the real examples, "logits": float32 [batch classes]}, before the
+    update, in training mode.
     """
 
     logits_fn = make_logits_fn(network)
@@ -137,34 +144,35 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
             rngs={"dropout": dropout_key, "noise": noise_key},
             mutable=list(frozen),
         )
-        losses = jax.vmap(softmax_cross_entropy)(logits.astype(jnp.float32), batch.labels)
+        logits = logits.astype(jnp.float32)
+        losses = jax.vmap(softmax_cross_entropy)(logits, batch.labels)
         if batch.mask is None:
-            return jnp.mean(losses), changed
-        return jnp.sum(losses, where=batch.mask) / jnp.sum(batch.mask), changed
+            return jnp.mean(losses), (changed, logits)
+        return jnp.sum(losses, where=batch.mask) / jnp.sum(batch.mask), (changed, logits)
 
     def mixed_forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
         # The clean pass has the key of a step without adversarial training, and alone updates
         # the running statistics.
-        loss, changed = forward(trained, frozen, batch, key)
+        loss, found = forward(trained, frozen, batch, key)
         if is_off(adversarial.weight):
-            return loss, changed
+            return loss, found
         search_key, pass_key = jax.random.split(jax.random.fold_in(key, 3))
         samples = lass_samples(
             search_key, logits_fn, {"params": trained, **frozen}, unit_pixels(batch.images),
             adversarial.radius, adversarial.num_steps,
         )  # fmt: skip
         sample_loss, _ = forward(trained, frozen, batch._replace(images=samples), pass_key)
-        return (1 - adversarial.weight) * loss + adversarial.weight * sample_loss, changed
+        return (1 - adversarial.weight) * loss + adversarial.weight * sample_loss, found
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
         trained = state.params["params"]
         frozen = {k: v for k, v in state.params.items() if k != "params"}
-        (loss, changed), grads = jax.value_and_grad(mixed_forward, has_aux=True)(
+        (loss, (changed, logits)), grads = jax.value_and_grad(mixed_forward, has_aux=True)(
             trained, frozen, batch, key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = {"params": optax.apply_updates(trained, updates), **changed}
-        return TrainState(params, opt_state), {"loss": loss}
+        return TrainState(params, opt_state), {"loss": loss, "logits": logits}
 
     return train_step
 

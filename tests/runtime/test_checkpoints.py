@@ -1,6 +1,6 @@
 """What is restored is what was saved, or it is refused."""
 
-import logging
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from memjax import config as config_lib
 from memjax.errors import InputError
-from memjax.runtime.checkpoints import Checkpoints, checkpoint_steps, finite_and_checksum
+from memjax.runtime.checkpoints import (
+    Checkpoints,
+    Damaged,
+    checkpoint_steps,
+    finite_and_checksums,
+)
 from memjax.runtime.mesh import make_mesh, over_members
 
 
@@ -20,11 +25,8 @@ def state_of(seed):
     return {"kernel": jax.random.normal(key, (4, 300, 50)), "count": jnp.arange(4, dtype=jnp.int32)}
 
 
-def abstract(state, sharding=None):
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
-    )
+def row_of(state):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state)
 
 
 @pytest.fixture
@@ -50,19 +52,13 @@ def test_first_and_last_steps_are_always_saved(every, per_epoch, epochs, dense):
 
 def test_restored_parameters_are_the_saved_ones_and_not_others(saved):
     checkpoints, _ = saved
-    newest = checkpoints.restore_newest(abstract(state_of(0)))
-    assert newest.step == 5
-    assert newest.metadata["epoch"] == 1.0
-    np.testing.assert_array_equal(newest.state["kernel"], state_of(5)["kernel"])
-    assert not np.array_equal(newest.state["kernel"], state_of(0)["kernel"])
-
-
-def test_restore_puts_the_state_on_the_mesh_of_this_process(saved):
-    checkpoints, _ = saved
-    sharding = over_members(make_mesh(num_members=4))
-    restored = checkpoints.restore(0, abstract(state_of(0), sharding))
-    assert restored.state["kernel"].sharding == sharding
-    np.testing.assert_array_equal(restored.state["kernel"], state_of(0)["kernel"])
+    state, metadata = checkpoints.restore(5, row_of(state_of(0)))
+    assert metadata["epoch"] == 1.0
+    np.testing.assert_array_equal(state["kernel"], state_of(5)["kernel"])
+    assert not np.array_equal(state["kernel"], state_of(0)["kernel"])
+    checkpoints.check(5, metadata["checksum"], state)
+    with pytest.raises(Damaged, match="checksum differs"):
+        checkpoints.check(5, metadata["checksum"], state_of(0))
 
 
 def damage_by_truncation(path):
@@ -75,22 +71,76 @@ def damage_by_loss(path):
     largest.unlink()
 
 
-@pytest.mark.parametrize("damage", [damage_by_truncation, damage_by_loss])
-def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(saved, damage, caplog):
+def damage_by_a_bit(path):
+    largest = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 4
+    largest.write_bytes(bytes(data))
+
+
+def damage_of_the_metadata(path):
+    (path / "metadata" / "metadata").write_text('{"epoch": 2.0}')
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_by_truncation, damage_by_loss, damage_by_a_bit, damage_of_the_metadata]
+)
+def test_a_damaged_checkpoint_is_told_from_others_and_set_aside_whole(saved, damage):
     checkpoints, path = saved
     damage(path / "checkpoints" / "5")
-    with caplog.at_level(logging.WARNING):
-        newest = checkpoints.restore_newest(abstract(state_of(0)))
-    assert newest.step == 0
-    assert "damaged" in caplog.text
-    np.testing.assert_array_equal(newest.state["kernel"], state_of(0)["kernel"])
+
+    def read():
+        state, metadata = checkpoints.restore(5, row_of(state_of(0)))
+        checkpoints.check(5, metadata["checksum"], state)
+
+    with pytest.raises(Damaged, match="5: damaged"):
+        read()
+    files = sorted(p.name for p in (path / "checkpoints" / "5").rglob("*"))
+    aside = checkpoints.set_aside(5)
+    assert aside.name == "5.damaged-1"
+    assert sorted(p.name for p in pathlib.Path(aside).rglob("*")) == files
     assert checkpoints.steps() == [0]
+    checkpoints.save(5, state_of(5), {})
+    checkpoints.wait()
+    assert checkpoints.steps() == [0, 5]
+    assert Checkpoints(path, read_only=True).steps() == [0, 5]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(5, "Input/output error"),
+        PermissionError(13, "Permission denied"),
+        ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_fails_outside_of_a_checkpoint_is_no_damage(saved, monkeypatch, error):
+    checkpoints, path = saved
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(checkpoints._manager, "restore", fail)
+    with pytest.raises(InputError, match="nothing was changed") as caught:
+        checkpoints.restore(5, row_of(state_of(0)))
+    assert not isinstance(caught.value, Damaged)
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["0", "5"]
+
+
+def test_another_structure_is_no_damage(saved):
+    checkpoints, _ = saved
+    other = row_of(state_of(0)) | {"bias": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    with pytest.raises(InputError, match="of another network or optimiser") as caught:
+        checkpoints.restore(5, other)
+    assert not isinstance(caught.value, Damaged)
 
 
 def test_an_unknown_step_lists_the_known_ones(saved):
     checkpoints, _ = saved
     with pytest.raises(InputError, match="has: 0, 5"):
-        checkpoints.restore(3, abstract(state_of(0)))
+        checkpoints.restore(3, row_of(state_of(0)))
 
 
 def test_a_donated_state_is_saved_as_it_was(tmp_path):
@@ -102,20 +152,22 @@ def test_a_donated_state_is_saved_as_it_was(tmp_path):
     for _ in range(3):
         state = step(state)
     checkpoints.wait()
-    restored = checkpoints.restore(0, abstract(state_of(0)))
-    np.testing.assert_array_equal(restored.state["kernel"], expected)
+    restored, _ = checkpoints.restore(0, row_of(state_of(0)))
+    np.testing.assert_array_equal(restored["kernel"], expected)
     checkpoints.close()
 
 
-def test_checksum_sees_one_bit_and_a_swap_and_no_sharding():
+def test_checksums_see_one_bit_and_a_swap_and_no_sharding():
     state = state_of(0)
-    finite, checksum = finite_and_checksum(state)
-    assert finite
+    finite, checksums = finite_and_checksums(state)
+    assert finite.all()
     sharded = jax.device_put(state, over_members(make_mesh(num_members=4)))
-    assert finite_and_checksum(sharded)[1] == checksum
-    nudged = state | {"kernel": state["kernel"].at[0, 0, 0].add(1e-6)}
-    swapped = state | {"kernel": state["kernel"].at[0, 0].set(state["kernel"][0, 0, ::-1])}
-    broken = state | {"kernel": state["kernel"].at[3, 2, 1].set(jnp.inf)}
-    assert finite_and_checksum(nudged)[1] != checksum
-    assert finite_and_checksum(swapped)[1] != checksum
-    assert not finite_and_checksum(broken)[0]
+    np.testing.assert_array_equal(finite_and_checksums(sharded)[1], checksums)
+    kernel = state["kernel"]
+    nudged = state | {"kernel": kernel.at[0, 0, 0].add(1e-6)}
+    swapped = state | {"kernel": kernel.at[0, 0].set(kernel[0, 0, ::-1])}
+    broken = state | {"kernel": kernel.at[3, 2, 1].set(jnp.inf)}
+    for changed, row in ((nudged, 0), (swapped, 0), (broken, 3)):
+        is_same = np.asarray(finite_and_checksums(changed)[1] == checksums)
+        assert is_same.tolist() == [place != row for place in range(4)]
+    assert finite_and_checksums(broken)[0].tolist() == [True, True, True, False]

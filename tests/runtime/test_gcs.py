@@ -44,7 +44,7 @@ def killed_and_resumed(bucket):
 
 
 def without_speed(document):
-    speed = {"wall_seconds", "examples_per_second", "flops_per_second", "share_of_peak"}
+    speed = {"wall_seconds", "checksum", "examples_per_second", "flops_per_second", "share_of_peak"}
     return {name: value for name, value in document.items() if name not in speed}
 
 

@@ -1,5 +1,6 @@
 """A group of points equals each point trained alone; it can be cut, stopped, and lose members."""
 
+import contextlib
 import json
 import shutil
 
@@ -10,16 +11,17 @@ import pytest
 from etils import epath
 
 from memjax.config import default_config
+from memjax.errors import InputError
 from memjax.loading import load_run
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.preemption import StopRequest
-from memjax.sweeps import training
-from memjax.sweeps.grouping import Group
-from memjax.sweeps.members import arrange, places_of
+from memjax.sweeps import run as sweep_run
 from memjax.sweeps.points import Point, Sweep, check_points
 from memjax.sweeps.run import make_plan, run_sweep
 from memjax.sweeps.table import state_of
+from memjax.training import group
 from memjax.training.loop import Interrupted
+from memjax.training.members import arrange, places_of
 from memjax.training.run import run
 from memjax.training.setup import prepare
 
@@ -179,58 +181,191 @@ def test_a_diverged_point_is_listed_and_stops_no_other(tmp_path):
     assert list(retried.failures) == ["p0"]
 
 
-def test_a_stopped_group_goes_on_where_it_was(tmp_path):
-    changes = [{"seed": seed, "run.steps_per_dispatch": 2} for seed in range(3)]
-    plan = plan_of(*changes)
-    run_sweep(plan, tmp_path / "whole", show_progress=False)
-    stop, seen = StopRequest(), []
+class Stop(StopRequest):
+    """A signal comes when it is asked for the so-manieth time."""
 
-    def on_step(point, step):
-        seen.append(step)
-        stop.signal_number = 15 if step >= 3 else 0
+    def __init__(self, count):
+        self.count = count
 
-    setups = [prepare(config) for config in plan.configs]
-    folder = epath.Path(tmp_path) / "cut"
-    group: Group = plan.groups[0]
+    def on_any_process(self):
+        return self.signal_number
 
-    def runs():
-        return [
-            training.PointRun(point.name, folder / "points" / point.name, setup, i)
-            for i, (point, setup) in enumerate(zip(plan.points, setups, strict=True))
-        ]
+    @property
+    def signal_number(self):
+        self.count -= 1
+        return 15 if self.count < 0 else 0
 
-    with pytest.raises(Interrupted):
-        training.train_group(group, runs(), folder / "groups/a", stop, on_step)
-    assert state_of(folder / "points/p0") == "open"
-    stop, seen_later = StopRequest(), []
-    training.train_group(
-        group, runs(), folder / "groups/a", stop, lambda _, step: seen_later.append(step)
-    )
-    assert min(seen_later) >= 3
+
+def stopped_after(count, monkeypatch):
+    """Makes a signal come to the sweep at its so-manieth dispatch, event or evaluation."""
+
+    @contextlib.contextmanager
+    def request():
+        yield Stop(count)
+
+    monkeypatch.setattr(sweep_run, "stop_request", request)
+
+
+def logged(folder):
+    rows = read_metrics(folder / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k != "wall_seconds"} for row in rows]
+
+
+def assert_same_points(plan, one, other):
+    """Same lines, same dynamics, same checkpoints of each member, to the bit."""
     for point in plan.points:
-        rows = [
-            [{k: v for k, v in row.items() if k != "wall_seconds"} for row in read_metrics(p)]
-            for p in (
-                folder / "points" / point.name / "metrics.jsonl",
-                tmp_path / "whole/points" / point.name / "metrics.jsonl",
-            )
-        ]
-        assert rows[0] == rows[1]
+        folders = [folder / "points" / point.name for folder in (one, other)]
+        assert logged(folders[0]) == logged(folders[1])
+        runs = [load_run(folder, **{"run.num_devices": 1}) for folder in folders]
+        assert runs[0].steps == runs[1].steps
+        pd.testing.assert_frame_equal(runs[0].dynamics, runs[1].dynamics)
+        for step in runs[0].steps:
+            leaves = [jax.tree.leaves(each.member_params(step)) for each in runs]
+            for mine, its in zip(*leaves, strict=True):
+                np.testing.assert_array_equal(mine, its)
 
 
-def test_a_point_that_was_deleted_is_trained_anew_though_its_group_was_saved(tmp_path):
-    plan = plan_of({"seed": 0})
-    run = training.PointRun("p0", tmp_path / "points/p0", prepare(plan.configs[0]), 0)
-    stopped = StopRequest()
-    stopped.signal_number = 15
-    state_folder = tmp_path / "groups" / plan.groups[0].name(["p0"])
-    with pytest.raises(Interrupted):
-        training.train_group(plan.groups[0], [run], state_folder, stopped, lambda *_: None)
-    assert state_folder.exists()
+ENSEMBLES = {
+    "ensemble.size": 4,
+    "ensemble.subset_fraction": 0.5,
+    "train.batch_size": 15,
+    "train.stop_at_train_accuracy": 0.75,
+    "optimizer.learning_rate": 0.1,
+    "train.num_epochs": 6,
+    "run.members_per_chunk": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    run_sweep(ensembles(), folder, show_progress=False)
+    return folder
+
+
+def ensembles(**changes):
+    points = {"seed": 0}, {"seed": 10, "optimizer.learning_rate": 0.05}
+    return plan_of(*points, **(ENSEMBLES | changes))
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_a_stopped_group_goes_on_where_it_was_with_each_member_its_own(
+    tmp_path, whole, monkeypatch, devices
+):
+    """Stopped again and again, now on one device, now on more."""
+    plans = [ensembles(), ensembles(**{"run.num_devices": devices})]
+    stops = 0
+    for turn in range(40):
+        with monkeypatch.context() as patch:
+            stopped_after(3, patch)
+            try:
+                run_sweep(plans[turn % 2], tmp_path, show_progress=False)
+                break
+            except Interrupted:
+                stops += 1
+    assert stops >= 3
+    assert_same_points(plans[0], tmp_path, whole)
+    table = pd.read_parquet(tmp_path / "results.parquet")
+    pd.testing.assert_frame_equal(table, pd.read_parquet(whole / "results.parquet"))
+
+
+def test_members_of_an_ensemble_end_each_where_it_has_fitted_as_the_runs_with_their_seeds(
+    whole, tmp_path
+):
+    together = load_run(whole / "points/p0")
+    ends = [together.last_step(member) for member in range(4)]
+    assert len(set(ends)) > 1
+    for member in (0, 3):
+        (config,) = plan_of({"seed": member, "ensemble.size": 1}, **(
+            {k: v for k, v in ENSEMBLES.items() if k != "ensemble.size"}
+        )).configs  # fmt: skip
+        run(prepare(config), tmp_path / f"{member}")
+        alone = load_run(tmp_path / f"{member}")
+        assert alone.steps[-1] == ends[member]
+        for one, other in zip(
+            jax.tree.leaves(alone.member_params(ends[member])),
+            jax.tree.leaves(together.member_params(together.steps[-1])),
+            strict=True,
+        ):
+            np.testing.assert_allclose(one[0], other[member], rtol=2e-4, atol=2e-6)
+        of_member = together.dynamics.query("member == @member").drop(columns="member")
+        expected = alone.dynamics.drop(columns="member")
+        assert of_member["step"].max() == ends[member]
+        for name in expected:
+            if expected[name].dtype.kind == "f":
+                np.testing.assert_allclose(of_member[name], expected[name], rtol=1e-3, atol=1e-4)
+            else:
+                assert of_member[name].tolist() == expected[name].tolist()
+
+
+def test_a_point_that_was_deleted_is_trained_anew_and_the_others_go_on(
+    tmp_path, whole, monkeypatch
+):
+    plan = ensembles()
+    with monkeypatch.context() as patch:
+        stopped_after(4, patch)
+        with pytest.raises(Interrupted):
+            run_sweep(plan, tmp_path, show_progress=False)
     shutil.rmtree(tmp_path / "points/p0")
     run_sweep(plan, tmp_path, show_progress=False)
-    rows = read_metrics(tmp_path / "points/p0/metrics.jsonl")
-    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert_same_points(plan, tmp_path, whole)
+    shutil.rmtree(tmp_path / "points/p1")
+    run_sweep(plan, tmp_path, show_progress=False)
+    assert_same_points(plan, tmp_path, whole)
+
+
+def failing(monkeypatch, words, when):
+    """Makes training fail where `when` holds of a group."""
+    train = group.Group.train
+
+    def fail(self, step, num_steps):
+        if step >= 6 and when(self):
+            raise jax.errors.JaxRuntimeError(words)
+        return train(self, step, num_steps)
+
+    monkeypatch.setattr(group.Group, "train", fail)
+
+
+def test_without_memory_fewer_members_go_on_from_what_is_saved(
+    tmp_path, whole, monkeypatch, caplog
+):
+    failing(monkeypatch, "RESOURCE_EXHAUSTED: Out of memory", lambda group: group.chunk > 2)
+    plan = ensembles(**{"run.members_per_chunk": 4})
+    assert run_sweep(plan, tmp_path, show_progress=False).failures == {}
+    assert caplog.text.count("going on with 2 members side by side") == 1
+    for point in plan.points:
+        rows = [logged(folder / "points" / point.name) for folder in (tmp_path, whole)]
+        for one, other in zip(*rows, strict=True):
+            np.testing.assert_allclose(one["train_loss"], other["train_loss"], rtol=1e-3)
+
+
+def test_a_point_fails_only_alone_and_the_others_end_as_ever(tmp_path, whole, monkeypatch):
+    failing(monkeypatch, "INTERNAL: boom", lambda group: 10 in group._on_host.seeds)
+    outcome = run_sweep(ensembles(), tmp_path, show_progress=False)
+    assert outcome.failures == {"p1": "INTERNAL: boom"}
+    plan = ensembles()
+    assert_same_points(plan._replace(points=plan.points[:1]), tmp_path, whole)
+    monkeypatch.undo()
+    assert run_sweep(plan, tmp_path, retry_failed=True, show_progress=False).failures == {}
+    assert_same_points(plan, tmp_path, whole)
+
+
+def test_where_a_device_is_gone_all_points_stay_open(tmp_path, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing(patch, "INTERNAL: the device is lost", lambda group: True)
+        patch.setattr(sweep_run, "_devices_work", lambda: False)
+        with pytest.raises(InputError, match=r"a device failed .* goes on"):
+            run_sweep(ensembles(), tmp_path, show_progress=False)
+    folder = epath.Path(tmp_path) / "points"
+    assert [state_of(folder / name) for name in ("p0", "p1")] == ["open", "open"]
+    assert run_sweep(ensembles(), tmp_path, show_progress=False).failures == {}
+    assert_same_points(ensembles(), tmp_path, whole)
+
+
+def test_more_epochs_go_on_from_the_last_checkpoint(tmp_path, whole):
+    run_sweep(ensembles(**{"train.num_epochs": 3}), tmp_path, show_progress=False)
+    run_sweep(ensembles(), tmp_path, show_progress=False)
+    assert_same_points(ensembles(), tmp_path, whole)
 
 
 def test_finished_points_are_skipped(tmp_path):
@@ -243,6 +378,6 @@ def test_finished_points_are_skipped(tmp_path):
 
 
 def test_members_alive_stand_in_front_on_every_device():
-    places = arrange([4, 7, 9], num_devices=2, places_per_device=4)
-    assert places.reshape(2, 4)[:, 0].tolist() == [4, 7]
-    assert places_of(places, [9, 7]).tolist() == [1, 4]
+    places = arrange([4, 7, 9], [2, 3], num_devices=2, places_per_device=4)
+    assert places.reshape(2, 4).tolist() == [[4, 7, 2, 3], [9, 4, 4, 4]]
+    assert places_of(places, [9, 7, 3]).tolist() == [4, 1, 3]

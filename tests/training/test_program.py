@@ -12,9 +12,8 @@ from flax import linen as nn
 
 from memjax.config import default_config, resolve
 from memjax.data.batching import batch_rows, epoch_order
-from memjax.runtime.mesh import over_members, place_images, replicated
 from memjax.training import setup as setup_lib
-from memjax.training.program import DeviceData, make_evaluation_program, make_train_program
+from memjax.training.group import Group
 from memjax.training.state import TrainState, member_keys, member_subset
 from memjax.training.step import Batch, make_logits_fn, make_train_step, unit_pixels
 
@@ -45,35 +44,23 @@ CNN = {
 }
 
 
-def placed(setup):
-    """The training examples on the devices, as the loop puts them there."""
-    images = place_images(setup.mesh, setup.examples.images, setup.images_are_split)
-    return DeviceData(images, jax.device_put(setup.examples.labels, replicated(setup.mesh)))
+def group_of(setup):
+    """Its members on the devices, as the loop has them; several side by side only if asked for."""
+    size, devices = setup.config.ensemble.size, setup.mesh.shape["member"]
+    chunk = min(setup.config.run.members_per_chunk or 1, -(-size // devices))
+    return Group([setup], (), setup.mesh, chunk)
 
 
 def trained(setup, num_steps, cuts=()):
     """Trains from the start, cut into several dispatches."""
-    program = make_train_program(
-        setup.network,
-        setup.optimizer,
-        setup.batches,
-        setup.mesh,
-        setup.members_per_chunk,
-        setup.images_are_split,
-    )
-    data = placed(setup)
-    seeds = jax.device_put(setup.seeds, over_members(setup.mesh))
-    subsets = jax.device_put(setup_lib.member_subsets(setup), over_members(setup.mesh))
     with jax.set_mesh(setup.mesh):
-        states = setup_lib.init_states(setup)
+        group = group_of(setup)
+        group.start(range(group.size))
         start = 0
         for stop in (*cuts, num_steps):
-            states, bad = program(
-                states, seeds, subsets, data, jnp.int32(start), jnp.int32(stop - start)
-            )
+            assert group.train(start, stop - start) == {}
             start = stop
-    assert (np.asarray(bad) == -1).all()
-    return jax.tree.map(np.asarray, states)
+        return jax.tree.map(np.asarray, group.saved(range(group.size)).state)
 
 
 def relative_error(one, other):
@@ -131,7 +118,7 @@ def test_devices_change_nothing_but_rounding(model, members, devices):
     one = small_setup(**common)
     many = small_setup(**common, **{"run.num_devices": devices})
     assert many.mesh.size == devices
-    num_steps = 5 if model else 8
+    num_steps = 4 if model else 8
     expected = trained(one, num_steps).params
     assert relative_error(trained(many, num_steps).params, expected) < 1e-5
 
@@ -156,8 +143,7 @@ def test_split_images_change_no_bit(members, dtype):
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(split), strict=True):
         np.testing.assert_array_equal(one, other)
     whole, split = (evaluated(run) for run in runs)
-    for name in whole:
-        np.testing.assert_array_equal(whole[name], split[name])
+    jax.tree.map(np.testing.assert_array_equal, whole, split)
 
 
 def with_pixels(setup, dtype):
@@ -169,13 +155,13 @@ def with_pixels(setup, dtype):
 
 
 def evaluated(setup):
-    evaluate = make_evaluation_program(
-        setup.network, setup.mesh, 7, setup.members_per_chunk, setup.images_are_split
-    )
+    """What is logged of the members before training, and each example's outcomes."""
+    run = dataclasses.replace(setup.config.run, evaluation_batch_size=7)
+    setup = setup._replace(config=dataclasses.replace(setup.config, run=run))
     with jax.set_mesh(setup.mesh):
-        params = setup_lib.init_states(setup).params
-        corrupted = jnp.asarray(setup.examples.is_corrupted)
-        return evaluate(params, setup_lib.member_subsets(setup), placed(setup), corrupted)
+        group = group_of(setup)
+        group.start(range(group.size))
+        return group.evaluate(0, lambda: False, with_outcomes=True)
 
 
 @functools.cache
@@ -237,51 +223,96 @@ def test_padding_is_no_example():
     assert relative_error(jax.tree.map(np.asarray, padded.params), plain.params) < 1e-6
 
 
-def test_evaluation_equals_a_loop_over_examples_on_any_devices():
+def test_evaluation_equals_a_loop_over_the_members_own_examples_on_any_devices():
     for devices in (1, 4):
-        setup = small_setup(**{"run.num_devices": devices, "ensemble.size": 2})
-        states = setup_lib.init_states(setup)
-        data = DeviceData(jnp.asarray(setup.examples.images), jnp.asarray(setup.examples.labels))
-        evaluate = make_evaluation_program(setup.network, setup.mesh, 7, 1)
-        with jax.set_mesh(setup.mesh):
-            found = evaluate(
-                states.params,
-                setup_lib.member_subsets(setup),
-                data,
-                jnp.asarray(setup.examples.is_corrupted),
-            )
-        logits_fn = make_logits_fn(setup.network)
-        for member in range(2):
+        fields = {"ensemble.size": 2, "ensemble.subset_fraction": 0.6, "run.num_devices": devices}
+        setup = small_setup(**fields)
+        states, subsets = setup_lib.init_states(setup), setup_lib.member_subsets(setup)
+        found, outcomes = evaluated(setup)
+        logits_fn, examples = make_logits_fn(setup.network), setup.examples
+        for member, rows in enumerate(np.asarray(subsets)):
             params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[member]), states.params)  # noqa: B023
-            logits = np.concatenate([logits_fn(params, image[None]) for image in data.images])
-            labels = setup.examples.labels
+            images = unit_pixels(jnp.asarray(examples.images[rows]))
+            logits = np.concatenate([logits_fn(params, image[None]) for image in images])
+            labels, true_labels = examples.labels[rows], examples.true_labels[rows]
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            correct = logits.argmax(axis=1) == labels
-            corrupted = setup.examples.is_corrupted
-            np.testing.assert_allclose(found["loss"][member], losses.mean(), rtol=1e-5)
-            np.testing.assert_allclose(found["accuracy"][member], correct.mean(), rtol=1e-6)
-            np.testing.assert_allclose(
-                found["corrupted_accuracy"][member], correct[corrupted].mean(), rtol=1e-6
-            )
-            np.testing.assert_allclose(
-                found["clean_accuracy"][member], correct[~corrupted].mean(), rtol=1e-6
-            )
+            predicted, corrupted = logits.argmax(axis=1), examples.is_corrupted[rows]
+            wrong = labels != true_labels
+            expected = {
+                "train_loss": losses.mean(),
+                "train_accuracy": (predicted == labels).mean(),
+                "corrupted_accuracy": (predicted == labels)[corrupted].mean(),
+                "clean_accuracy": (predicted == labels)[~corrupted].mean(),
+                "mislabeled_as_label": (predicted == labels)[wrong].mean(),
+                "mislabeled_as_true": (predicted == true_labels)[wrong].mean(),
+                "mislabeled_as_other": ((predicted != labels) & (predicted != true_labels))[
+                    wrong
+                ].mean(),
+            }
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name][member], value, rtol=1e-5, err_msg=name)
+            of_member = jax.tree.map(lambda leaf: leaf[member, : len(rows)], outcomes["train"])  # noqa: B023
+            np.testing.assert_allclose(of_member.loss, losses, rtol=1e-4)
+            np.testing.assert_array_equal(of_member.prediction, predicted)
+            others = np.where(np.eye(10, dtype=bool)[labels], -np.inf, logits).max(axis=1)
+            margins = logits[np.arange(len(rows)), labels] - others
+            np.testing.assert_allclose(of_member.margin, margins, atol=1e-5)
 
 
-def test_the_first_loss_that_is_not_finite_is_reported_for_its_member():
-    setup = small_setup(**{"optimizer.learning_rate": 1e30})
-    program = make_train_program(setup.network, setup.optimizer, setup.batches, setup.mesh, 1)
-    data = DeviceData(jnp.asarray(setup.examples.images), jnp.asarray(setup.examples.labels))
+def test_running_metrics_are_those_of_the_steps_themselves():
+    """One epoch of SGD, noted batch by batch before each update, on padded batches as well."""
+    setup = small_setup(**{"train.train_metrics": "running", "ensemble.size": 2})
     with jax.set_mesh(setup.mesh):
-        _, bad = program(
-            setup_lib.init_states(setup),
-            setup.seeds,
-            setup_lib.member_subsets(setup),
-            data,
-            jnp.int32(0),
-            jnp.int32(8),
+        group = group_of(setup)
+        group.start(range(2))
+        group.train(0, 1)
+        group.train(1, setup.batches.steps_per_epoch - 1)
+        found, outcomes = group.evaluate(setup.batches.steps_per_epoch, lambda: False, True)
+    step = jax.jit(make_train_step(setup.network, setup.optimizer))
+    for member in range(2):
+        state = jax.tree.map(lambda leaf: leaf[member], setup_lib.init_states(setup))  # noqa: B023
+        losses = np.zeros(50)
+        order = epoch_order(member_keys(member).order, 0, 50)
+        for position in range(setup.batches.steps_per_epoch):
+            rows, mask = batch_rows(order, position, setup.batches)
+            images, labels = setup.examples.images[rows], setup.examples.labels[rows]
+            logits = make_logits_fn(setup.network)(state.params, unit_pixels(jnp.asarray(images)))
+            each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            losses[np.asarray(rows)[mask]] = np.asarray(each)[mask]
+            state, _ = step(state, Batch(images, labels, mask), jax.random.key(0))
+        np.testing.assert_allclose(outcomes["train"].loss[member], losses, rtol=1e-4)
+        np.testing.assert_allclose(found["train_loss"][member], losses.mean(), rtol=1e-5)
+
+
+def test_a_member_that_is_not_finite_is_named_and_is_nan_and_the_others_go_on():
+    setup = small_setup(**{"ensemble.size": 3, "run.members_per_chunk": 3})
+    with jax.set_mesh(setup.mesh):
+        group = group_of(setup)
+        group.start(range(3))
+        kernel = group.states.params["params"]["Dense_0"]["kernel"]
+        group.states.params["params"]["Dense_0"]["kernel"] = kernel.at[1].set(1e30)
+        diverged = group.train(0, 2)
+        assert diverged == {1: 1}
+        group.end([1], [1])
+        before = jax.tree.map(np.asarray, group.saved([1]))
+        assert group.train(2, 4) == {}
+        jax.tree.map(
+            np.testing.assert_array_equal, jax.tree.map(np.asarray, group.saved([1])), before
         )
-    assert 1 <= int(bad[0]) <= 3
+        assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(before.state.params))
+        others = jax.tree.map(np.asarray, group.saved([0, 2])).state.params
+    for place, member in enumerate((0, 2)):
+        alone = trained(small_setup(seed=member), 6).params
+        found = jax.tree.map(lambda leaf: leaf[place], others)  # noqa: B023
+        assert relative_error(found, jax.tree.map(lambda leaf: leaf[0], alone)) < 1e-5
+
+
+def test_the_first_loss_that_is_not_finite_is_reported():
+    setup = small_setup(**{"optimizer.learning_rate": 1e30})
+    with jax.set_mesh(setup.mesh):
+        group = group_of(setup)
+        group.start([0])
+        assert 1 <= group.train(0, 8)[0] <= 3
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters():

@@ -13,15 +13,13 @@ from etils import epath
 from memjax.analysis.gradients import gradient_norms, per_example_gradients
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.microbatch import over_devices
-from memjax.runtime.mesh import make_mesh, over_members
-from memjax.runtime.preemption import StopRequest
-from memjax.runtime.throughput import Throughput
-from memjax.training import loop
+from memjax.runtime.mesh import make_mesh
+from memjax.training import group
 from memjax.training import setup as setup_lib
-from memjax.training.program import make_evaluation_program, make_train_program
+from memjax.training.run import run
 from memjax.training.step import for_inference, make_logits_fn
 from tests import command_line
-from tests.training.test_program import CNN, placed, small_setup
+from tests.training.test_program import CNN, group_of, small_setup
 
 COLLECTIVE = re.compile(
     r"= \(?(.*?)\)? (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)"
@@ -39,20 +37,20 @@ def sent(hlo):
 
 def hlo_of_programs(setup):
     """Returns the compiled HLO of training and of evaluation."""
-    data, split = placed(setup), over_members(setup.mesh)
     with jax.set_mesh(setup.mesh):
-        states = setup_lib.init_states(setup)
-        train = make_train_program(
-            setup.network, setup.optimizer, setup.batches, setup.mesh, 1, setup.images_are_split
-        )
-        evaluate = make_evaluation_program(setup.network, setup.mesh, 16, 1, setup.images_are_split)
-        subsets = jax.device_put(setup_lib.member_subsets(setup), split)
-        seeds = jax.device_put(setup.seeds, split)
-        corrupted = jnp.asarray(setup.examples.is_corrupted)
+        group = group_of(setup)
+        group.start(range(group.size))
+        evaluate = group._evaluations["train"]
+        count = jnp.int32(1)
         lowered = (
-            train.lower(states, seeds, subsets, data, jnp.int32(0), jnp.int32(1)),
-            evaluate.lower(states.params, subsets, data, corrupted),
-        )
+            group._train.lower(
+                group.states, None, group._is_alive, group.members, group._data, count, count, count
+            ),
+            evaluate._program.lower(
+                evaluate._outcomes, group.states.params, group.members, group._data, count, count,
+                count,
+            ),
+        )  # fmt: skip
     return [program.compile().as_text() for program in lowered]
 
 
@@ -114,27 +112,21 @@ def test_dispatches_of_an_epoch_do_not_grow_with_the_data(monkeypatch, tmp_path,
     )
     calls = []
 
-    def counted(name):
-        make = getattr(loop, name)
+    def counted(kind, name):
+        method = getattr(kind, name)
 
-        def made(*arguments):
-            program = make(*arguments)
+        def call(self, *arguments):
+            calls.append(name)
+            return method(self, *arguments)
 
-            def call(*arguments):
-                calls.append(name)
-                return program(*arguments)
+        monkeypatch.setattr(kind, name, call)
 
-            return call
-
-        monkeypatch.setattr(loop, name, made)
-
-    counted("make_train_program")
-    counted("make_evaluation_program")
-    throughput = Throughput()
-    loop.train(setup, epath.Path(tmp_path), StopRequest(), throughput)
-    before_training = ["make_evaluation_program"] * 2  # training and validation examples
-    assert calls == before_training + ["make_train_program", *before_training] * 4
-    assert throughput.num_steps == 3 * setup.batches.steps_per_epoch  # the first epoch compiles
+    counted(group.Group, "train")
+    counted(group._Evaluation, "run")
+    summary = run(setup, epath.Path(tmp_path))
+    before_training = ["run"] * 2  # training and validation examples
+    assert calls == before_training + ["train", *before_training] * 4
+    assert summary["examples_per_second"] > 0
 
 
 def test_one_two_four_and_eight_devices_agree():

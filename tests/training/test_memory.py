@@ -9,7 +9,7 @@ import pytest
 from memjax.config import default_config, resolve
 from memjax.data.sources import load_dataset
 from memjax.sweeps.cost import estimate, group_bytes
-from memjax.sweeps.memory import peak_bytes
+from memjax.training.memory import peak_bytes
 from memjax.training.setup import prepare
 from memjax.training.state import init_state
 from memjax.training.step import Batch, make_train_step
