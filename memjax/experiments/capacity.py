@@ -4,6 +4,8 @@ As figure 5, but on CIFAR-10 and with other kinds of noise: random inputs (randX
 (randY), and, as a control, the examples that would become noise left out altogether (removed).
 """
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +19,7 @@ from memjax.experiments.figure05 import (
 )
 from memjax.experiments.rows import of_kind, select
 from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend_below, listed, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure
@@ -107,3 +110,47 @@ def _panels(table: pd.DataFrame) -> list[tuple[str, str]]:
         for kind in KINDS
         if (dataset, kind) in there
     ]
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        name="capacity_cifar10_randx",
+        figure=NAME,
+        sentence="The same is seen on CIFAR-10 with random inputs.",
+        statistic="accuracy gained from capacity, randX minus real data, CIFAR-10",
+        test=partial(measure_gain_beyond_real, dataset="cifar10", kind="randX"),
+        threshold=0.01,
+        why="the threshold of figure 5",
+    ),
+    Claim(
+        name="capacity_cifar10_randy",
+        figure=NAME,
+        sentence="There is no such relation on CIFAR-10 with random labels.",
+        statistic="accuracy gained from capacity, randY minus real data, CIFAR-10",
+        test=partial(measure_gain_beyond_real, dataset="cifar10", kind="randY"),
+        direction="below",
+        threshold=0.01,
+        opposite=0.01,
+        why="what would support the claim for random inputs contradicts this one",
+    ),
+    Claim(
+        name="capacity_removed",
+        figure=NAME,
+        sentence="If the noise examples are left out instead, less capacity is needed.",
+        statistic="accuracy gained from capacity, examples removed minus turned to noise, MNIST",
+        test=partial(measure_removed, dataset="mnist"),
+        direction="below",
+        threshold=-0.01,
+        why="the threshold of figure 5",
+    ),
+    Claim(
+        name="capacity_removed_beyond_real",
+        figure=NAME,
+        sentence="Fewer real examples need less capacity than all of them.",
+        statistic="accuracy gained from capacity, examples removed minus none removed, MNIST",
+        test=partial(measure_gain_beyond_real, dataset="mnist", kind="removed"),
+        direction="below",
+        threshold=-0.01,
+        why="the threshold of figure 5",
+    ),
+)

@@ -20,6 +20,7 @@ from memjax.analysis.statistics import binomial_null, overdispersion
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
 from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend, counted
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_examples
 from memjax.reporting.style import new_figure, series_style
@@ -152,3 +153,75 @@ def _excess_always_same(correct: jax.Array) -> jax.Array:
     # Not mean**runs: XLA raises the mean's sum and divisor apart, and they over- and underflow.
     by_chance = jnp.exp(runs * jnp.log(mean)) + jnp.exp(runs * jnp.log(1 - mean))
     return always.mean() - by_chance
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        name="figure01_real_not_binomial",
+        figure=NAME,
+        sentence="On real data, examples differ in difficulty far more than chance explains.",
+        statistic="overdispersion of P(correct) on real data (1 if all are equally hard)",
+        test=functools.partial(measure_overdispersion, data="real"),
+        threshold=4.0,
+        opposite=2.0,
+        why="four times the variance of chance is twice its spread: 'far more'",
+    ),
+    Claim(
+        name="figure01_real_beyond_randx",
+        figure=NAME,
+        sentence="P(correct) is far more variable on real data than on random inputs.",
+        statistic="doublings from the overdispersion of randX to that of real data",
+        test=functools.partial(measure_overdispersion_ratio, first="real", second="randX"),
+        threshold=1.0,
+        why="'far more' is at least twice",
+    ),
+    Claim(
+        name="figure01_real_beyond_randy",
+        figure=NAME,
+        sentence="P(correct) is more variable on real data than on random labels.",
+        statistic="doublings from the overdispersion of randY to that of real data",
+        test=functools.partial(measure_overdispersion_ratio, first="real", second="randY"),
+        threshold=0.32,
+        why="0.32 doublings are a quarter more",
+    ),
+    Claim(
+        name="figure01_randy_beyond_randx",
+        figure=NAME,
+        sentence="P(correct) is more variable on random labels than on random inputs.",
+        statistic="doublings from the overdispersion of randX to that of randY",
+        test=functools.partial(measure_overdispersion_ratio, first="randY", second="randX"),
+        threshold=0.32,
+        why="0.32 doublings are a quarter more",
+    ),
+    Claim(
+        name="figure01_always_same",
+        figure=NAME,
+        sentence="On real data many examples are always classified correctly, or always wrongly.",
+        statistic="share of real examples always right or always wrong, above that of chance",
+        test=functools.partial(measure_always_same, data="real"),
+        threshold=0.1,
+        opposite=0.01,
+        why="'many' is at least one in ten beyond chance; fewer than one in a hundred is not",
+    ),
+    Claim(
+        name="figure01_randx_binomial",
+        figure=NAME,
+        sentence="On random inputs P(correct) is close to binomial.",
+        statistic="overdispersion of P(correct) on randX (1 if all are equally hard)",
+        test=functools.partial(measure_overdispersion, data="randX"),
+        direction="below",
+        threshold=1.5,
+        opposite=2.0,
+        why="less than half again the variance of chance is close; twice is not",
+    ),
+    Claim(
+        name="figure01_randy_not_binomial",
+        figure=NAME,
+        sentence="On random labels P(correct) is not binomial: some patterns are shared.",
+        statistic="overdispersion of P(correct) on randY (1 if all are equally hard)",
+        test=functools.partial(measure_overdispersion, data="randY"),
+        threshold=2.0,
+        opposite=1.5,
+        why="the counterpart of 'close to binomial' on random inputs",
+    ),
+)

@@ -4,6 +4,8 @@ The CNN is trained on CIFAR-10 and on CIFAR-10 with random labels (randY). Plott
 its first layer, and beside them the filters that it started from.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from memjax.experiments.context import Context
 from memjax.experiments.rows import select
 from memjax.experiments.study_runs import StudyRuns
 from memjax.passes.base import Options
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import counted, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_examples
 from memjax.reporting.style import new_figure
@@ -131,3 +134,34 @@ def _grid(rows: pd.DataFrame) -> np.ndarray:
         top, left = place // side * (height + 1), place % side * (width + 1)
         picture[top : top + height, left : left + width] = 0.5 + weights / (2 * largest)
     return picture
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        name="figure02_real_useful",
+        figure=NAME,
+        sentence="Training on real data gives filters that look useful.",
+        statistic="Cliff's delta of roughness, initial over trained filters, real data",
+        test=partial(measure_smoother, data="real"),
+        threshold=0.33,
+        why="0.33 is a medium effect by the usual convention (Romano et al. 2006)",
+    ),
+    Claim(
+        name="figure02_randy_useful",
+        figure=NAME,
+        sentence="Filters learned on random labels still look useful.",
+        statistic="Cliff's delta of roughness, initial over trained filters, randY",
+        test=partial(measure_smoother, data="randY"),
+        threshold=0.33,
+        why="0.33 is a medium effect by the usual convention (Romano et al. 2006)",
+    ),
+    Claim(
+        name="figure02_randy_keeps_half",
+        figure=NAME,
+        sentence="Filters learned on random labels are about as useful as those of real data.",
+        statistic="Cliff's delta against the initial filters, randY minus half that of real data",
+        test=measure_smoothness_kept,
+        threshold=0.0,
+        why="the margin is in the statistic: at least half of the effect is kept",
+    ),
+)

@@ -13,6 +13,7 @@ from matplotlib.ticker import NullLocator
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, select, values_at
 from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import (
     add_legend,
     draw_mean_and_range,
@@ -146,3 +147,28 @@ def measure_shortfall(table: pd.DataFrame) -> Measurement:
 def measure_noise_needs_more(table: pd.DataFrame) -> Measurement:
     """Gain from capacity with some noise minus that on real data, accuracy."""
     return over_seeds(capacity_gain(partly_noise(table)) - capacity_gain(select(table, level=0.0)))
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        name="figure05_real_near_maximum",
+        figure=NAME,
+        sentence="On real data performance is near its maximum at 4096 hidden units.",
+        statistic="accuracy at the best width (as the other seeds place it) minus at the reference",
+        test=measure_shortfall,
+        direction="below",
+        threshold=0.01,
+        opposite=0.02,
+        why="one point of accuracy is near, two are not",
+    ),
+    Claim(
+        name="figure05_noise_needs_more",
+        figure=NAME,
+        sentence="Reaching the best performance takes more capacity when there is noise.",
+        statistic="accuracy gained from capacity (largest width minus mean of the smaller ones), "
+        "levels between 0 and 1 minus level 0",
+        test=measure_noise_needs_more,
+        threshold=0.01,
+        why="one point of accuracy is more than the spread between seeds",
+    ),
+)

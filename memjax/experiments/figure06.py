@@ -6,6 +6,8 @@ hidden units at 50 000 examples, right against the number of examples at 4096 un
 stopped before it got there is right-censored: its time is at least the epochs that it ran.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,6 +17,7 @@ from matplotlib.ticker import NullLocator
 from memjax.experiments.context import Context
 from memjax.experiments.rows import highest, select
 from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend, listed, number_log_axis, percent, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import level_style, new_figure
@@ -178,3 +181,71 @@ def _slowing(rows: pd.DataFrame, level: float) -> tuple[pd.Series, pd.Series]:
         raise NotMeasurable(f"only one {values.name}")
     smallest, largest = (_log_times(rows[values == end]) for end in (values.min(), values.max()))
     return _minus(smallest, largest) if panel == "capacity" else _minus(largest, smallest)
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *(
+        Claim(
+            name=f"figure06_{panel}_{words}",
+            figure=NAME,
+            sentence=f"{change} slows the fit of {data}.",
+            statistic=f"doublings of the epochs to fit, {ends}, {level}",
+            test=partial(measure_slowing, panel=panel, noisy=noisy),
+            threshold=0.32,
+            why="0.32 doublings are a quarter more epochs",
+        )
+        for panel, change, ends in (
+            ("capacity", "Less capacity", "largest to smallest width"),
+            ("examples", "More data", "smallest to largest data set"),
+        )
+        for noisy, words, data, level in (
+            (False, "real", "real data", "noise level 0"),
+            (True, "noise", "noise", "the highest noise level"),
+        )
+    ),
+    *(
+        Claim(
+            name=f"figure06_{panel}_noise_more",
+            figure=NAME,
+            sentence=f"{change} slows the fit of noise more than that of real data.",
+            statistic=f"doublings of the epochs to fit, {ends}, highest noise level minus level 0",
+            test=partial(measure_noise_slowed_more, panel=panel),
+            threshold=0.32,
+            why="0.32 doublings are a quarter more epochs",
+        )
+        for panel, change, ends in (
+            ("capacity", "Less capacity", "largest to smallest width"),
+            ("examples", "More data", "smallest to largest data set"),
+        )
+    ),
+    Claim(
+        name="figure06_diminishing_returns",
+        figure=NAME,
+        sentence="Returns of capacity diminish sooner on real data.",
+        statistic="doublings of the epochs to fit, largest to middle width, highest noise level "
+        "minus level 0",
+        test=measure_remaining_return,
+        threshold=0.14,
+        why="0.14 doublings are a tenth more epochs; half of the widths give smaller differences",
+    ),
+    Claim(
+        name="figure06_noise_later",
+        figure=NAME,
+        sentence="Random inputs take longer to fit than real data.",
+        statistic="doublings of the epochs to fit, level 0 to highest, mean over widths",
+        test=measure_later,
+        threshold=0.32,
+        why="0.32 doublings are a quarter more epochs",
+    ),
+    Claim(
+        name="figure06_noise_sooner",
+        figure=NAME,
+        sentence="Random inputs are fitted sooner than real data.",
+        statistic="doublings of the epochs to fit, level 0 to highest, mean over widths",
+        test=measure_later,
+        direction="below",
+        threshold=-0.32,
+        why="the mirror of the paper's claim: at most one of the two can be supported",
+        source="workshop version",
+    ),
+)

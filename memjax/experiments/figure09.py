@@ -4,6 +4,8 @@ The CNN is trained on CIFAR-10, on randX and on randY. Plotted over epochs: the 
 validation set and, as the paper's footnote tells, of the training set, at radius 0.3/255.
 """
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -11,6 +13,7 @@ from memjax.experiments import noise_levels
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, final, select, values_at
 from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend_below, draw_bounds, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -112,3 +115,58 @@ def _mean_curves(table: pd.DataFrame, split: str) -> pd.DataFrame:
     if len(wide) < 3:
         raise NotMeasurable(f"{split} CSR was measured at fewer than three epochs")
     return wide.T.groupby("seed").mean().T
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *(
+        Claim(
+            name=f"figure09_{data.lower()}_beyond_real",
+            figure=NAME,
+            sentence=f"The critical sample ratio is far higher on {data} than on real data.",
+            statistic=f"final validation CSR of {data} minus that of real data",
+            test=partial(measure_beyond_real, data=data),
+            threshold=0.1,
+            why="'far higher': one example in ten more is critical",
+        )
+        for data in ("randX", "randY")
+    ),
+    Claim(
+        name="figure09_rises",
+        figure=NAME,
+        sentence="Validation CSR rises in training.",
+        statistic="validation CSR at the end minus at the first measurement, mean over data sets",
+        test=measure_rise,
+        threshold=0.05,
+        why="one example in twenty more is critical",
+    ),
+    Claim(
+        name="figure09_levels_off",
+        figure=NAME,
+        sentence="The rise of validation CSR levels off.",
+        statistic="rise in the second half of training minus that in the first",
+        test=measure_levelling,
+        direction="below",
+        threshold=-0.05,
+        why="one example in twenty fewer becomes critical",
+    ),
+    Claim(
+        name="figure09_training_rises",
+        figure=NAME,
+        sentence="Training-set CSR rises at first (footnote).",
+        statistic="training CSR at its peak (as the other seeds place it) minus at first",
+        test=measure_training_rise,
+        threshold=0.02,
+        opposite=0.01,
+        why="one example in fifty; below one in a hundred there is no rise",
+    ),
+    Claim(
+        name="figure09_training_falls",
+        figure=NAME,
+        sentence="Training-set CSR falls afterwards (footnote).",
+        statistic="training CSR at its peak (as the other seeds place it) minus at the end",
+        test=measure_training_fall,
+        threshold=0.02,
+        opposite=0.01,
+        why="one example in fifty; below one in a hundred there is no fall",
+    ),
+)

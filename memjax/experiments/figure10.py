@@ -6,6 +6,8 @@ and on real data. Plotted: for each technique and strength, the final TRAINING a
 it runs to the left stops memorization at no cost.
 """
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -13,6 +15,7 @@ from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, select, values_at
 from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, TECHNIQUES
 from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend_below, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -143,3 +146,36 @@ def _scores(table: pd.DataFrame, techniques: list[str]) -> pd.Series:
     scores = scores[scores.index.get_level_values("technique").isin(["none", *techniques])]
     scores = scores.reset_index(drop=True)
     return values_at(scores, chosen_by_others(scores))
+
+
+_CAPPED = "training accuracy on randY taken away, minus 10 times what real validation loses"
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        name="figure10_dropout_caps",
+        figure=NAME,
+        sentence="Dropout caps memorization at no cost for real data.",
+        statistic=f"{_CAPPED}, dropout",
+        test=partial(measure_capped, technique="dropout"),
+        threshold=0.2,
+        opposite=0.05,
+        why="a fifth of the examples is a cap; one in twenty is none",
+    ),
+    Claim(
+        name="figure10_dropout_best",
+        figure=NAME,
+        sentence="Of the single techniques dropout is best.",
+        statistic=f"{_CAPPED}, dropout minus the best other single technique",
+        test=partial(measure_beyond_others, technique="dropout", rivals="single"),
+        threshold=0.05,
+        why="one example in twenty",
+    ),
+    Claim(
+        name="figure10_adversarial_best",
+        figure=NAME,
+        sentence="Dropout with adversarial training is best of all.",
+        statistic=f"{_CAPPED}, dropout + adversarial minus the best other technique",
+        test=partial(measure_beyond_others, technique="dropout + adversarial", rivals="all"),
+        threshold=0.05,
+        why="one example in twenty",
+    ),
+)

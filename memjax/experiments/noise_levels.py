@@ -1,5 +1,7 @@
 """What figures 7 and 8 share: accuracy and critical sample ratio over training, by noise level."""
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,6 +17,7 @@ from memjax.experiments.rows import (
 )
 from memjax.experiments.study_runs import StudyRuns
 from memjax.passes.base import Options
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import (
     add_legend_below,
     draw_bounds,
@@ -169,3 +172,76 @@ def _noisiest_labels(table: pd.DataFrame) -> pd.DataFrame:
 def _radius_words(table: pd.DataFrame) -> str:
     radii = sorted(table["radius"].unique())
     return "max-norm distance " + ", ".join(f"{radius:.3g}" for radius in radii) + " of [0, 1]"
+
+
+def _complexity_claims(figure: str, network: str) -> tuple[Claim, ...]:
+    """Returns the claims of figure 7 or 8, the same for both networks."""
+    by_kind = (
+        claim
+        for kind, words in KINDS.items()
+        for claim in (
+            Claim(
+                name=f"{figure}_csr_{kind.lower()}",
+                figure=figure,
+                sentence=f"{network}: the critical sample ratio is higher with more {words}.",
+                statistic="rise of the final validation CSR (found by search), level 0 to 1",
+                test=partial(measure_csr_rise, kind=kind),
+                threshold=0.05,
+                why="one example in twenty more is critical",
+            ),
+            Claim(
+                name=f"{figure}_final_accuracy_{kind.lower()}",
+                figure=figure,
+                sentence=f"{network}: final validation accuracy is lower with more {words}.",
+                statistic="rise of the final validation accuracy, level 0 to 1",
+                test=partial(measure_final_accuracy_rise, kind=kind),
+                direction="below",
+                threshold=-0.02,
+                why="two points of accuracy are more than the spread between seeds",
+            ),
+            Claim(
+                name=f"{figure}_best_accuracy_{kind.lower()}",
+                figure=figure,
+                sentence=f"{network}: best validation accuracy is lower with more {words}.",
+                statistic="rise of the best validation accuracy, level 0 to 1",
+                test=partial(measure_best_accuracy_rise, kind=kind),
+                direction="below",
+                threshold=-0.02,
+                why="two points of accuracy are more than the spread between seeds",
+            ),
+        )
+    )
+    return (
+        *by_kind,
+        Claim(
+            name=f"{figure}_randy_peaks_early",
+            figure=figure,
+            sentence=f"{network}: with random labels validation accuracy peaks early.",
+            statistic="share of training at which it peaks, highest randY level below 1",
+            test=measure_peak_time,
+            direction="below",
+            threshold=0.5,
+            opposite=0.5,
+            why="early is in the first half of training",
+        ),
+        Claim(
+            name=f"{figure}_randy_falls",
+            figure=figure,
+            sentence=f"{network}: with random labels validation accuracy falls after its peak.",
+            statistic="validation accuracy at its peak (as the other seeds place it) minus at the "
+            "end, highest randY level below 1",
+            test=measure_fall_after_peak,
+            threshold=0.02,
+            opposite=0.01,
+            why="two points are more than the spread between seeds; below one there is no fall",
+        ),
+        Claim(
+            name=f"{figure}_randy_csr_rises_meanwhile",
+            figure=figure,
+            sentence=f"{network}: with random labels CSR rises while validation accuracy falls.",
+            statistic="validation CSR at the end minus at the peak of validation accuracy",
+            test=measure_csr_rise_after_peak,
+            threshold=0.05,
+            why="one example in twenty more is critical",
+        ),
+    )

@@ -5,6 +5,8 @@ From the earlier workshop version of the paper. Networks are trained with a shar
 training loss at the end of training, against the noise level.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,6 +15,7 @@ from memjax.experiments.context import Context
 from memjax.experiments.rows import final, of_kind, rise_over_levels
 from memjax.experiments.study_runs import StudyRuns
 from memjax.passes.base import Options
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend, draw_mean_and_range, number_log_axis, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -82,3 +85,20 @@ def _sharpness(table: pd.DataFrame, kind: str) -> pd.Series:
     rows = of_kind(table, kind)
     magnitudes = rows.assign(eigenvalue=rows["eigenvalue"].abs())
     return final(magnitudes, "eigenvalue", ["level", "seed"])
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *(
+        Claim(
+            name=f"sharpness_{kind.lower()}",
+            figure=NAME,
+            sentence=f"Sharpness rises with noise: {KINDS[kind]}.",
+            statistic="doublings of the largest |eigenvalue| of the Hessian, level 0 to 1",
+            test=partial(measure_rise, kind=kind),
+            threshold=1.0,
+            why="from no noise to nothing but noise it at least doubles",
+            source="workshop version",
+        )
+        for kind in KINDS
+    ),
+)
