@@ -1,9 +1,9 @@
-"""The searches for critical samples: LASS, PGD, and the corners of the box.
+"""The searches for critical samples: LASS and PGD.
 
 Each is two functions of one example, an objective and a move, run by `memjax.analysis.search`.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,53 +16,56 @@ from memjax.analysis.lass_step import (
     lass_move,
     lass_objective,
 )
-from memjax.analysis.search import Attack, Lass, LogitsFn
+from memjax.analysis.search import Attack, Found, LogitsFn
 
 
-def _lass_objective(logits, clean_logits, step):
-    del step
+class Lass(NamedTuple):
+    """What LASS found.
+
+    Attributes:
+      is_critical: [n] bool, whether a point of another predicted class was found.
+      adversarial: [n ...], that point; the last point searched where none was found.
+      num_steps: [n] int32, after how many steps it was found; all steps where none was.
+    """
+
+    is_critical: jax.Array
+    adversarial: jax.Array
+    num_steps: jax.Array
+
+
+def _lass_objective(logits, clean_logits, settings, step):
+    del settings, step
     return lass_objective(logits, clean_logits.argmax())
 
 
-def _lass_move(key, settings, image, point, gradient, step, lower, upper):
+def _lass_move(key, settings, image, here, memory, lower, upper):
     del image
     step_size, noise_scale = settings
-    key = jax.random.fold_in(key, step)
-    return lass_move(key, point, gradient, lower, upper, step_size, noise_scale)
+    key = jax.random.fold_in(key, here.step)
+    moved = lass_move(key, here.point, here.gradient, lower, upper, step_size, noise_scale)
+    return moved, memory, False
 
 
-def _pgd_objective(logits, clean_logits, step):
-    del step
+def margin_objective(logits, clean_logits, settings, step):
+    """How far the logit of the strongest other class lies above that of the predicted one."""
+    del settings, step
     label = clean_logits.argmax()
     others = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, logits)
     return others.max() - logits[label]
 
 
-def _pgd_move(key, settings, image, point, gradient, step, lower, upper):
+def _pgd_move(key, settings, image, here, memory, lower, upper):
     step_size, steps_per_start, first_start_is_random = settings
-    moved = jnp.clip(point + step_size * jnp.sign(gradient), lower, upper)
-    restart, step_of_start = jnp.divmod(step, steps_per_start)
+    moved = jnp.clip(here.point + step_size * jnp.sign(here.gradient), lower, upper)
+    restart, step_of_start = jnp.divmod(here.step, steps_per_start)
     share = jax.random.uniform(jax.random.fold_in(key, restart), image.shape, image.dtype)
     start = jnp.clip(lower + share * (upper - lower), lower, upper)
     is_start = (step_of_start == 0) & ((restart > 0) | first_start_is_random)
-    return jnp.where(is_start, start, moved)
-
-
-def _corner_objective(logits, clean_logits, step):
-    ranking = jnp.argsort(clean_logits, descending=True)
-    return logits[ranking[step + 1]] - logits[ranking[0]]
-
-
-def _corner_move(key, settings, image, point, gradient, step, lower, upper):
-    del key, settings, point, step
-    return jnp.where(gradient > 0, upper, jnp.where(gradient < 0, lower, image))
+    return jnp.where(is_start, start, moved), memory, False
 
 
 LASS = Attack(_lass_objective, _lass_move)
-PGD = Attack(_pgd_objective, _pgd_move)
-# Step k goes to the corner of the box that lies towards the (k+1)th most likely class: with one
-# step per other class this decides an affine network, and elsewhere it finds the easy ones.
-CORNERS = Attack(_corner_objective, _corner_move)
+PGD = Attack(margin_objective, _pgd_move)
 
 
 def lass_settings(radius, step_size, noise_scale, dtype) -> tuple:
@@ -123,10 +126,11 @@ def lass(
     """
     problem = search.make_problem(logits_fn, params, images, radius, clip, microbatch_size)
     settings = lass_settings(radius, step_size, noise_scale, problem.images.dtype)
-    return search.run_attack(
+    found, _ = search.run_attack(
         key, LASS, logits_fn, params, problem, settings, max_steps,
         np.arange(problem.images.shape[0]), microbatch_size,
     )  # fmt: skip
+    return Lass(*found)
 
 
 def pgd(
@@ -142,7 +146,7 @@ def pgd(
     random_start: bool = False,
     clip: tuple[float, float] | None = None,
     microbatch_size: int = 512,
-) -> Lass:
+) -> Found:
     """Projected gradient descent in the max norm on the margin of the predicted class.
 
     Signed steps ascend max_{j != i} z_j - z_i, i the predicted class (Madry et al. 2018, with the
@@ -163,7 +167,7 @@ def pgd(
       microbatch_size: how many examples advance at once; changes no result.
 
     Returns:
-      Lass(is_critical [n], adversarial [n ...], num_steps [n]), num_steps over all starts.
+      Found(is_critical [n], adversarial [n ...], num_steps [n]), num_steps over all starts.
 
     Raises:
       InputError: images not float or outside `clip`; radius negative or not finite.
@@ -176,7 +180,8 @@ def pgd(
     """
     problem = search.make_problem(logits_fn, params, images, radius, clip, microbatch_size)
     settings = pgd_settings(radius, step_size, steps_per_start, random_start, problem.images.dtype)
-    return search.run_attack(
+    found, _ = search.run_attack(
         key, PGD, logits_fn, params, problem, settings, steps_per_start * num_starts,
         np.arange(problem.images.shape[0]), microbatch_size,
     )  # fmt: skip
+    return found

@@ -6,7 +6,7 @@ points. Predictions count, never labels. Every search gives a lower bound, inter
 upper one.
 """
 
-import functools
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,24 +14,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis import attacks, interval, search
-from memjax.analysis.attacks import lass, pgd
-from memjax.analysis.search import Lass, LogitsFn
+from memjax.analysis import attacks, climbing, interval, search
+from memjax.analysis.attacks import Lass, lass, pgd
+from memjax.analysis.certificates import certify
+from memjax.analysis.critical_distance import CriticalRadius, critical_radius
+from memjax.analysis.search import Found, LogitsFn
 from memjax.errors import InputError
 
 __all__ = [
     "Bounds",
+    "CriticalRadius",
+    "Found",
     "Lass",
     "critical_bounds",
     "critical_bounds_over_radii",
+    "critical_radius",
     "critical_sample_ratio",
     "lass",
     "pgd",
 ]
 
 
+_logger = logging.getLogger(__name__)
+
 _PGD_STEPS = 40
-_REFINED_GROUP = 64  # Fixed, so that microbatch_size changes no result.
+_CLIMB_STEPS = 30
+_NUM_TARGETS = 3
+# A second search is for those that the first one moved most of the way to another class.
+_CLOSE, _CLOSEST = 0.25, 0.08
 
 
 class Bounds(NamedTuple):
@@ -40,13 +50,17 @@ class Bounds(NamedTuple):
     Attributes:
       lower: [n] bool, a point of another predicted class was found.
       upper: [n] bool, not certified to be safe.
+      unknown: the primitive of the network that certificates have no rule for, so that `upper` is
+        no finding; None where every one has a rule.
     """
 
     lower: jax.Array
     upper: jax.Array
+    unknown: str | None = None
 
 
 class _Plan(NamedTuple):
+    unknown: str | None
     is_affine: bool
     refine_up_to: int
     max_steps: int
@@ -54,67 +68,62 @@ class _Plan(NamedTuple):
     microbatch_size: int
 
 
-@functools.partial(jax.jit, static_argnames=("logits_fn", "sharding", "refine_up_to"))
-def _certified_batch(logits_fn, sharding, refine_up_to, params, problem, index):
-    """Certifies examples `index` [b], their boxes rounded outwards."""
-    images, logits = search.take((problem.images, problem.logits), index, sharding)
-    lower = jnp.nextafter(images - problem.radius, -jnp.inf)
-    upper = jnp.nextafter(images + problem.radius, jnp.inf)
-    if problem.clip is not None:
-        lower, upper = jnp.maximum(lower, problem.clip[0]), jnp.minimum(upper, problem.clip[1])
-    labels = logits.argmax(-1)
-    return interval.certified(logits_fn, params, lower, upper, labels, refine_up_to)
+def _search_box(key, logits_fn, params, problem, plan, candidates):
+    """Returns which of the candidates [n] a search finds: the cheap one first, then on what is
+    left, and near another class, the others.
+    """
+    lass_key, pgd_key, climb_key = jax.random.split(key, 3)
+    is_found, radius, dtype = np.zeros_like(candidates), problem.radius, problem.images.dtype
 
+    def run(key, attack, settings, max_steps, is_tried):
+        result, memory = search.run_attack(
+            key, attack, logits_fn, params, problem, settings, max_steps,
+            np.flatnonzero(is_tried & ~is_found), plan.microbatch_size,
+        )  # fmt: skip
+        is_found[:] |= np.asarray(result.is_critical)
+        return memory
 
-def _certified(logits_fn, params, problem, microbatch_size, refine_up_to, is_candidate):
-    """Returns which of the candidates [n] are certified to be safe, [n]."""
-    num_examples, dtype = len(is_candidate), problem.images.dtype
-    candidates = np.flatnonzero(is_candidate).astype(np.int32)
-    sharding, shards = search.slot_sharding(problem.images)
-    if refine_up_to:
-        # The surest first: where a whole group of them fails, the others would be work for nothing.
-        ranked = np.sort(np.asarray(problem.logits), axis=-1)
-        candidates = candidates[np.argsort(ranked[candidates, -2] - ranked[candidates, -1])]
-        microbatch_size = _REFINED_GROUP
-    size = search.batch_sizes(microbatch_size, shards, num_examples)[0]
-    outer = np.nextafter(np.asarray(problem.radius, dtype), np.asarray(np.inf, dtype))
-    problem = problem._replace(radius=outer)
-    is_safe = np.zeros(num_examples + 1, bool)  # The last one is for padding.
-    for index in search.padded_batches(candidates, num_examples, size):
-        is_safe[index] = _certified_batch(logits_fn, sharding, refine_up_to, params, problem, index)
-        if refine_up_to and not is_safe[index].any():
-            break
-    return is_safe[:num_examples]
+    climb = run(
+        climb_key, climbing.CLIMB, climbing.climb_settings(), _CLIMB_STEPS,
+        candidates,
+    )  # fmt: skip
+    is_close = candidates & (climbing.is_close(climb, _CLOSE) | plan.is_affine)
+    num_others = problem.logits.shape[1] - 1
+    # Of an affine network, one step towards each class decides the box.
+    for rank in range(1, num_others + 1 if plan.is_affine else min(_NUM_TARGETS, num_others) + 1):
+        settings = climbing.climb_settings(rank)
+        run(climb_key, climbing.CLIMB, settings, _CLIMB_STEPS, is_close)
+    if plan.is_affine:
+        return is_found
+    is_closest = candidates & climbing.is_close(climb, _CLOSEST)
+    settings = attacks.pgd_settings(radius, None, _PGD_STEPS, False, dtype)
+    run(pgd_key, attacks.PGD, settings, _PGD_STEPS * plan.num_starts, is_closest)
+    settings = attacks.lass_settings(radius, None, None, dtype)
+    run(lass_key, attacks.LASS, settings, plan.max_steps, is_closest)
+    return is_found
 
 
 def _bound_one_radius(key, logits_fns, params, problem, plan, is_safe, is_found):
     """Returns (is_safe, is_found) at the problem's radius, given both at all smaller radii."""
     logits_fn, search_logits_fn = logits_fns
-    radius, dtype, num_others = problem.radius, problem.images.dtype, problem.logits.shape[1] - 1
-    lass_key, pgd_key = jax.random.split(key)
-    certified = functools.partial(_certified, logits_fn, params, problem, plan.microbatch_size)
+    radii = np.full(len(is_safe), problem.radius, float)
+    may_be_safe, is_safe = is_safe & ~is_found, np.zeros_like(is_safe)
 
-    def found(key, attack, settings, max_steps):
-        candidates = np.flatnonzero(~is_safe & ~is_found)
-        result = search.run_attack(
-            key, attack, search_logits_fn, params, problem, settings, max_steps, candidates,
-            plan.microbatch_size,
+    def certified(method):
+        candidates = may_be_safe & ~is_safe & ~is_found
+        return certify(
+            logits_fn, params, problem, radii, candidates, method, plan.refine_up_to,
+            stop_early=not plan.is_affine,
         )  # fmt: skip
-        return np.asarray(result.is_critical)
 
-    if plan.is_affine:  # Its corners decide it.
-        is_safe = np.zeros_like(is_safe)
-        is_found = is_found | found(key, attacks.CORNERS, (), num_others)
-        return ~is_found, is_found
-    may_be_safe = is_safe
-    is_safe = certified(0, may_be_safe)
-    is_found = is_found | found(key, attacks.CORNERS, (), min(3, num_others))
-    if plan.refine_up_to:
-        is_safe = is_safe | certified(plan.refine_up_to, may_be_safe & ~is_safe & ~is_found)
-    lass_settings = attacks.lass_settings(radius, None, None, dtype)
-    is_found = is_found | found(lass_key, attacks.LASS, lass_settings, plan.max_steps)
-    pgd_settings = attacks.pgd_settings(radius, None, _PGD_STEPS, False, dtype)
-    is_found = is_found | found(pgd_key, attacks.PGD, pgd_settings, _PGD_STEPS * plan.num_starts)
+    if plan.unknown is None:
+        is_safe = certified("intervals")
+    candidates = ~is_safe & ~is_found
+    is_found = is_found | _search_box(key, search_logits_fn, params, problem, plan, candidates)
+    if plan.unknown is None and not plan.is_affine:
+        is_safe = is_safe | certified("lines")
+        if plan.refine_up_to:
+            is_safe = is_safe | certified("refined")
     return is_safe, is_found
 
 
@@ -145,18 +154,18 @@ def critical_bounds_over_radii(
       params: the network's parameters, any pytree of arrays.
       images: [n ...], float, for memjax's networks in [0, 1].
       radii: max-norm radii in any order, in the units of `images`.
-      max_steps: of LASS, per example and radius.
-      num_starts: of PGD, 40 steps each.
+      max_steps: of LASS, per example and radius, where the quick searches nearly succeeded.
+      num_starts: of PGD, 40 steps each, where they nearly succeeded.
       refine_up_to: ReLU layers of at most so many units are bounded unit by unit where intervals do
         not suffice, two backward passes a unit, for the most confident examples first and until
-        a group of 64 gains nothing; 0: never.
+        a group of 32 gains nothing; 0: never.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
       microbatch_size: how many examples advance at once; changes no result.
       search_logits_fn: the same network computed another way, equal to rounding, for the searches,
         which differentiate it; None is `logits_fn`, which the certificates read.
 
     Returns:
-      Bounds(lower [radii n], upper [radii n]), in the order of `radii`.
+      Bounds(lower [radii n], upper [radii n], unknown), in the order of `radii`.
 
     Raises:
       InputError: images not float or outside `clip`; a radius negative or not finite.
@@ -175,10 +184,15 @@ def critical_bounds_over_radii(
         search.check_radius(radius)
     search_logits_fn = search_logits_fn or logits_fn
     problem = search.make_problem(search_logits_fn, params, images, radii[0], clip, microbatch_size)
+    unknown = interval.unknown_primitive(logits_fn, params, problem.images)
+    if unknown is not None:
+        _logger.warning("no upper bound: interval propagation has no rule for '%s'", unknown)
+    is_refinable = unknown is None and interval.is_refinable(
+        logits_fn, params, problem.images, refine_up_to
+    )
     plan = _Plan(
-        interval.is_affine(logits_fn, params, problem.images),
-        refine_up_to if interval.is_refinable(logits_fn, params, images, refine_up_to) else 0,
-        max_steps, num_starts, microbatch_size,
+        unknown, interval.is_affine(logits_fn, params, problem.images),
+        refine_up_to * is_refinable, max_steps, num_starts, microbatch_size,
     )  # fmt: skip
     num_examples = problem.images.shape[0]
     lower, upper = np.zeros((2, len(radii), num_examples), bool)
@@ -190,7 +204,7 @@ def critical_bounds_over_radii(
                 is_safe, is_found,
             )  # fmt: skip
         lower[k], upper[k] = is_found, ~is_safe
-    return Bounds(jnp.asarray(lower), jnp.asarray(upper))
+    return Bounds(jnp.asarray(lower), jnp.asarray(upper), unknown)
 
 
 def critical_bounds(
@@ -208,11 +222,12 @@ def critical_bounds(
 ) -> Bounds:
     """Bounds of which images are critical: found by a search, and not certified to be safe.
 
-    What interval propagation does not certify is searched, each search on what is left: the corners
-    of the box towards the most likely other classes, then, after a second and tighter certificate
-    (CROWN, for ReLU networks with small layers), LASS and PGD. An affine network is decided
-    exactly, up to float ties: x is critical iff for some j the distance
-    (z_i - z_j) / ||w_i - w_j||_1 is less than the radius, and lower equals upper.
+    What intervals do not certify is searched, each search on what is left: a climb from corner to
+    corner of the box, which gives up where it stands still; then, for the examples that it moved
+    most of the way, climbs towards single classes, PGD and LASS. Last come the tighter
+    certificates (CROWN), the surest examples first. An affine network is decided exactly, up to
+    rounding: x is critical iff for some j the distance (z_i - z_j) / ||w_i - w_j||_1 is less than
+    the radius, and lower equals upper.
 
     Args:
       key: typed key.
@@ -221,16 +236,16 @@ def critical_bounds(
       params: the network's parameters, any pytree of arrays.
       images: [n ...], float, for memjax's networks in [0, 1].
       radius: max-norm radius of the box, in the units of `images`; at 0 nothing is critical.
-      max_steps: of LASS, per example.
-      num_starts: of PGD, 40 steps each.
+      max_steps: of LASS, per example, where the quick searches nearly succeeded.
+      num_starts: of PGD, 40 steps each, where they nearly succeeded.
       refine_up_to: ReLU layers of at most so many units are bounded unit by unit where intervals do
         not suffice, two backward passes a unit, for the most confident examples first and until
-        a group of 64 gains nothing; 0: never.
+        a group of 32 gains nothing; 0: never.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
       microbatch_size: how many examples advance at once; changes no result.
 
     Returns:
-      Bounds(lower [n], upper [n]).
+      Bounds(lower [n], upper [n], unknown).
 
     Raises:
       InputError: images not float or outside `clip`; radius negative or not finite.
@@ -246,20 +261,31 @@ def critical_bounds(
         key, logits_fn, params, images, [radius], max_steps=max_steps, num_starts=num_starts,
         refine_up_to=refine_up_to, clip=clip, microbatch_size=microbatch_size,
     )  # fmt: skip
-    return Bounds(bounds.lower[0], bounds.upper[0])
+    return Bounds(bounds.lower[0], bounds.upper[0], bounds.unknown)
 
 
-def critical_sample_ratio(is_critical: jax.Array) -> jax.Array:
+def critical_sample_ratio(
+    is_critical: jax.Array, radius: jax.typing.ArrayLike | None = None
+) -> jax.Array:
     """Returns the critical sample ratio (CSR), the share of critical points.
 
     Args:
-      is_critical: [... n] bool, as found by a search, or a bound.
+      is_critical: [... n] bool, as found by a search, or a bound; where `radius` is given, the
+        distances to the nearest critical point, [n] float, as `critical_radius` gives them.
+      radius: the max-norm radius, or radii [k], at which to read off the CSR.
 
     Returns:
-      [...] float32, in [0, 1].
+      [...] float32, in [0, 1]; the shape of `radius` where it is given. Of found distances it is a
+      lower bound of the CSR, of certified ones an upper one.
 
     Example:
       >>> critical_sample_ratio(jnp.array([True, False, False, False])).item()
       0.25
+      >>> found = jnp.array([0.01, 0.02, 0.3, jnp.inf])
+      >>> critical_sample_ratio(found, jnp.array([0.0, 0.02, 1.0])).tolist()
+      [0.0, 0.5, 0.75]
     """
-    return jnp.asarray(is_critical).mean(-1, dtype=jnp.float32)
+    values = jnp.asarray(is_critical)
+    if radius is not None:
+        values = values <= jnp.asarray(radius, values.dtype)[..., None]
+    return values.mean(-1, dtype=jnp.float32)

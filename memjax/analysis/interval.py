@@ -4,8 +4,9 @@ Any `logits_fn(params, images)` is traced for one image; what does not depend on
 computed exactly, the rest is bounded by the rules of `memjax.analysis.interval_rules` and the lines
 of `memjax.analysis.relaxation`. A class is certified by the differences of its logit to the others,
 pulled back through the affine end of the network, so that a linear model is exact up to rounding. A
-primitive without a rule gives no certificate. The bounds hold for float arithmetic of the dtype
-that the network names, not for TF32, Winograd or FFT products that a backend may put in its place.
+primitive without a rule gives no certificate, and is named. The bounds hold for float arithmetic of
+the dtypes that the network names (bfloat16, float16 and conversions among them), and for products
+of TF32 or bfloat16 factors on accelerators; not for Winograd or FFT convolutions.
 """
 
 import functools
@@ -16,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from memjax.analysis.interval_graph import Graph, LogitsFn, read
-from memjax.analysis.interval_rules import Interval, lower_of, upper_of
+from memjax.analysis.interval_rounding import widened
+from memjax.analysis.interval_value import Interval, lower_of, upper_of
 from memjax.analysis.relaxation import Propagation, UnknownPrimitive
 
 _logger = logging.getLogger(__name__)
@@ -25,26 +27,55 @@ _logger = logging.getLogger(__name__)
 def _logit_bounds(logits_fn, params, lower, upper):
     graph = Graph(logits_fn, params, lower)
     value = read(Propagation(graph, lower, upper).values, graph.output)
-    return Interval(lower_of(value), upper_of(value))
+    low, high = widened(lower_of(value)), widened(upper_of(value))
+    return Interval(
+        jnp.where(jnp.isnan(low), -jnp.inf, low), jnp.where(jnp.isnan(high), jnp.inf, high)
+    )
 
 
-def _smallest_leads(logits_fn, refine_up_to, params, lower, upper, label):
+def _smallest_leads(logits_fn, refine_up_to, use_lines, params, lower, upper, label):
     """Returns, for one example, lower bounds of z_label - z_j over the box, for every j."""
     graph = Graph(logits_fn, params, lower)
     propagation = Propagation(graph, lower, upper, refine_up_to)
     logits = read(propagation.values, graph.output)
     if not isinstance(logits, Interval):
         return logits[label] - logits
+    classes = jnp.arange(logits.lower.size)
 
     def lead(other):
-        classes = jnp.arange(logits.lower.size)
         direction = (classes == label).astype(logits.lower.dtype) - (classes == other)
-        by_intervals, by_lines = (
-            propagation.smallest(graph.output, direction, use_lines) for use_lines in (False, True)
-        )
+        by_intervals = propagation.smallest(graph.output, direction, False)
+        if not use_lines:
+            return by_intervals
+        by_lines = propagation.smallest(graph.output, direction, True)
         return jnp.where(by_intervals > 0, by_intervals, by_lines)
 
-    return jax.lax.map(lead, jnp.arange(logits.lower.size))
+    leads = jax.lax.map(lead, classes)
+    # A network that may overflow may give NaN, which lines do not know of.
+    is_bounded = jnp.isfinite(logits.lower[label]) & (logits.upper < jnp.inf)
+    return jnp.where(is_bounded, leads, -jnp.inf)
+
+
+def unknown_primitive(logits_fn: LogitsFn, params: Any, images: jax.Array) -> str | None:
+    """Returns the first primitive of a network that there is no rule for, None where all have one.
+
+    Args:
+      logits_fn: (params, images [n ...]) -> logits [n classes], inference mode.
+      params: the network's parameters, any pytree of arrays.
+      images: [n ...], float; only shape and dtype are used.
+
+    Example:
+      >>> unknown_primitive(lambda params, images: images @ params, jnp.eye(2), jnp.ones((1, 2)))
+      >>> fourier_fn = lambda params, images: jnp.abs(jnp.fft.fft(images @ params))
+      >>> unknown_primitive(fourier_fn, jnp.eye(2), jnp.ones((1, 2)))
+      'convert_element_type of complex64'
+    """
+    image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+    try:
+        jax.eval_shape(functools.partial(_logit_bounds, logits_fn), params, image, image)
+    except UnknownPrimitive as error:
+        return str(error)
+    return None
 
 
 @functools.partial(jax.jit, static_argnames="logits_fn")
@@ -76,7 +107,7 @@ def interval_bounds(
     return jax.vmap(one)(lower, upper)
 
 
-@functools.partial(jax.jit, static_argnames=("logits_fn", "refine_up_to"))
+@functools.partial(jax.jit, static_argnames=("logits_fn", "refine_up_to", "use_lines"))
 def certified(
     logits_fn: LogitsFn,
     params: Any,
@@ -84,6 +115,8 @@ def certified(
     upper: jax.Array,
     labels: jax.Array,
     refine_up_to: int = 0,
+    *,
+    use_lines: bool = True,
 ) -> jax.Array:
     """Returns whether each box is certified to hold no image of another predicted class.
 
@@ -96,6 +129,8 @@ def certified(
       labels: [n], int, the predicted class of each box's image.
       refine_up_to: the inputs of ReLU layers of at most so many units are bounded backwards too,
         one by one: far tighter, at the cost of two backward passes a unit.
+      use_lines: whether to bound the logits' differences through ReLUs too, not only through the
+        network's affine end: tighter, at the cost of a backward pass a class.
 
     Returns:
       [n] bool. False is no statement: also where the network has a primitive that is not known
@@ -107,7 +142,7 @@ def certified(
       >>> certified(logits_fn, jnp.eye(2), images - 0.1, images + 0.1, jnp.array([0, 0])).tolist()
       [False, True]
     """
-    one = functools.partial(_smallest_leads, logits_fn, refine_up_to, params)
+    one = functools.partial(_smallest_leads, logits_fn, refine_up_to, use_lines, params)
     try:
         leads = jax.vmap(one)(lower, upper, labels)
     except UnknownPrimitive as error:
@@ -136,7 +171,7 @@ def is_affine(logits_fn: LogitsFn, params: Any, images: jax.Array) -> bool:
       False
     """
     graph = Graph(logits_fn, params, jax.ShapeDtypeStruct(images.shape[1:], images.dtype))
-    return graph.is_affine_in_image(graph.output)
+    return graph.is_affine_in_image(graph.output) and not graph.is_narrowed(graph.output)
 
 
 def is_refinable(logits_fn: LogitsFn, params: Any, images: jax.Array, refine_up_to: int) -> bool:

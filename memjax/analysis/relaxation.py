@@ -13,19 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
+from memjax.analysis.interval_elementwise import intersection, share_of_sum
 from memjax.analysis.interval_graph import Graph, read
-from memjax.analysis.interval_rules import Interval, apply_rule, num_terms, num_uses
+from memjax.analysis.interval_rounding import dtype_of, operation, wide_dtype
+from memjax.analysis.interval_rules import apply_rule, arguments_of
+from memjax.analysis.interval_sums import num_terms, num_uses
+from memjax.analysis.interval_value import Interval, magnitude
 
 
 class UnknownPrimitive(Exception):
     """The network has a primitive that interval propagation has no rule for."""
-
-
-def magnitude(value: Any) -> jax.Array:
-    """Returns the largest absolute value of an Interval or array, elementwise."""
-    if isinstance(value, Interval):
-        return jnp.maximum(jnp.abs(value.lower), jnp.abs(value.upper))
-    return jnp.abs(value)
 
 
 def _weighted(coefficient: jax.Array, values: jax.Array) -> jax.Array:
@@ -42,7 +39,9 @@ class Propagation:
 
     def __init__(self, graph: Graph, lower: jax.Array, upper: jax.Array, refine_up_to: int = 0):
         self._graph = graph
-        self.values = graph.run_exact() | {graph.image: Interval(lower, upper)}
+        dtype = wide_dtype(lower.dtype)
+        box = Interval(lower.astype(dtype), upper.astype(dtype))
+        self.values = graph.run_exact() | {graph.image: box}
         # For affine equations: their output without cancellation, to which rounding is relative.
         self._scales: dict = {}
         to_refine = set(graph.refinable(refine_up_to))
@@ -52,22 +51,27 @@ class Propagation:
                 self.values[variable] = self._refined(variable)
 
     def _arguments(self, equation: JaxprEqn) -> list:
-        values = [read(self.values, atom) for atom in equation.invars]
-        return [v if isinstance(v, Interval) else jnp.asarray(v) for v in values]
+        return arguments_of(equation, lambda atom: read(self.values, atom))
 
     def _forward(self, equation: JaxprEqn) -> None:
         arguments = self._arguments(equation)
-        out = apply_rule(equation.primitive, equation.params, arguments)
-        if out is None:
-            raise UnknownPrimitive(equation.primitive.name)
-        self.values[equation.outvars[0]] = out
+        outputs = apply_rule(equation, arguments)
+        if outputs is None:
+            raise UnknownPrimitive(_described(equation))
+        share = self._graph.share(equation)
+        if share is not None:
+            terms = num_terms(operation(share))
+            tighter = share_of_sum(operation(equation), arguments, terms)
+            outputs = [intersection(tighter, outputs[0])]
+        self.values.update(zip(equation.outvars, outputs, strict=True))
         if self._graph.is_affine(equation):
             widest = [
                 Interval(-magnitude(v), magnitude(v)) if isinstance(v, Interval) else v
                 for v in arguments
             ]
-            scale = apply_rule(equation.primitive, equation.params, widest)
-            self._scales[equation.outvars[0]] = magnitude(scale)
+            scales = apply_rule(equation, widest)
+            assert scales is not None  # It had a rule just now.
+            self._scales[equation.outvars[0]] = magnitude(scales[0])
 
     def _refined(self, variable: Any) -> Interval:
         """Returns the interval of a variable, cut to its bounds from backwards."""
@@ -125,25 +129,27 @@ class Propagation:
 
     def _pull_through_affine(self, equation: JaxprEqn, coefficient: jax.Array):
         arguments = self._arguments(equation)
-        avals: list[Any] = [atom.aval for atom in equation.invars]
         atoms = [atom for atom in equation.invars if self._graph.depends(atom)]
-        zeros = [
-            jnp.zeros(aval.shape, aval.dtype)
-            for aval, value in zip(avals, arguments, strict=True)
-            if isinstance(value, Interval)
-        ]
+        zeros = [jnp.zeros_like(v.lower) for v in arguments if isinstance(v, Interval)]
+
+        current = operation(equation)
 
         def run(*dependent):
             remaining = iter(dependent)
             values = [next(remaining) if isinstance(v, Interval) else v for v in arguments]
-            return equation.primitive.bind(*values, **equation.params)
+            return current.run(*values)
 
         offset, pull_back = jax.vjp(run, *zeros)
-        name, params = equation.primitive.name, equation.params
-        terms = num_terms(name, params, avals) + num_uses(name, params, avals)
-        eps = float(jnp.finfo(coefficient.dtype).eps)
-        error = _weighted(jnp.abs(coefficient), self._scales[equation.outvars[0]]).sum()
-        constant = _sum_below(coefficient * offset) - eps * (terms + 8) * error
+        own_eps = float(jnp.finfo(coefficient.dtype).eps)
+        # A sum of k terms is off by k eps / 2, in the network and in what is pulled back.
+        eps = (num_terms(current) / 2 + 4) * current.sum_eps + (
+            2 if current.eps > 1e-4 else 4
+        ) * current.eps
+        eps += (num_uses(current) / 2 + 4) * own_eps
+        sizes = jnp.abs(coefficient)
+        error = eps * _weighted(sizes, self._scales[equation.outvars[0]]).sum()
+        error += (num_terms(current) + 1) * current.tiny * sizes.sum()
+        constant = _sum_below(coefficient * offset) - error
         return constant, list(zip(atoms, pull_back(coefficient), strict=True))
 
     def _pull_through_rectifier(self, equation: JaxprEqn, coefficient: jax.Array):
@@ -156,7 +162,8 @@ class Propagation:
         slope = (lower + upper > 2 * low).astype(chord.dtype)
         positive, negative = jnp.maximum(coefficient, 0), jnp.minimum(coefficient, 0)
         constants = positive * (1 - slope) * low + negative * (start - chord * lower)
-        eps = float(jnp.finfo(coefficient.dtype).eps)
+        # A narrow constant may be held with other digits.
+        eps = operation(equation).eps
         scale = magnitude(self.values[atom]) + jnp.abs(low)
         error = 8 * eps * _weighted(jnp.abs(coefficient), scale).sum()
         pulled = positive * slope + negative * chord
@@ -168,3 +175,10 @@ def _sum_below(terms: jax.Array) -> jax.Array:
     """Returns the sum, less what rounding in any order may have added to it."""
     slack = (terms.size + 4) * float(jnp.finfo(terms.dtype).eps)
     return terms.sum() - slack * jnp.abs(terms).sum()
+
+
+def _described(equation: JaxprEqn) -> str:
+    """Names a primitive, with its dtype where that may be the reason."""
+    dtype = str(dtype_of(equation.outvars[0]))
+    name = equation.primitive.name
+    return name if dtype in ("float32", "float64") else f"{name} of {dtype}"

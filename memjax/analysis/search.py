@@ -20,7 +20,7 @@ from memjax.errors import InputError
 LogitsFn = Callable[[Any, jax.Array], jax.Array]
 
 
-class Lass(NamedTuple):
+class Found(NamedTuple):
     """What a search found.
 
     Attributes:
@@ -40,7 +40,7 @@ class Problem(NamedTuple):
     Attributes:
       images: [n ...], float.
       logits: [n classes], of the unmoved images; their argmax is the class to leave.
-      radius: scalar, max-norm radius of the box.
+      radius: scalar, or [n] one for each example, max-norm radius of the box.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
     """
 
@@ -50,16 +50,40 @@ class Problem(NamedTuple):
     clip: tuple[float, float] | None
 
 
-class Attack(NamedTuple):
-    """One search, as two functions of one example; static, so they are module-level functions.
+class Here(NamedTuple):
+    """What is known of the point that one example stands at.
 
     Attributes:
-      objective: (logits [classes], clean_logits [classes], step) -> scalar to ascend.
-      move: (key, settings, image, point, gradient, step, lower, upper) -> the next point.
+      point: [...].
+      value: scalar, the objective there.
+      gradient: [...], of the objective.
+      step: int32 scalar, how many points were looked at before.
+    """
+
+    point: jax.Array
+    value: jax.Array
+    gradient: jax.Array
+    step: jax.Array
+
+
+def _remembers_nothing(image: jax.Array) -> tuple:
+    del image
+    return ()
+
+
+class Attack(NamedTuple):
+    """One search, as functions of one example; static, so they are module-level functions.
+
+    Attributes:
+      objective: (logits [classes], clean_logits [classes], settings, step) -> scalar to ascend.
+      move: (key, settings, image, here, memory, lower, upper) -> (the next point, memory, whether
+        to give up).
+      start: (image) -> what the search remembers before its first step, any pytree.
     """
 
     objective: Callable
     move: Callable
+    start: Callable = _remembers_nothing
 
 
 class _Slots(NamedTuple):
@@ -67,6 +91,7 @@ class _Slots(NamedTuple):
     is_found: jax.Array
     is_finished: jax.Array
     steps: jax.Array
+    memory: Any
 
 
 def take(tree: Any, index: jax.Array, sharding: jax.sharding.Sharding | None) -> Any:
@@ -83,8 +108,10 @@ def _advance(
 ):
     """Advances examples `index` [b] until at most `leave_at` of them are unfinished."""
     num_examples = problem.images.shape[0]
-    image, clean_logits, batch = take((problem.images, problem.logits, slots), index, sharding)
-    lower, upper = inner_box(image, problem.radius, problem.clip)
+    image, clean_logits, radius, batch = take(
+        (problem.images, problem.logits, problem.radius, slots), index, sharding
+    )
+    lower, upper = inner_box(image, radius.reshape(-1, *[1] * (image.ndim - 1)), problem.clip)
     # An index past the end pads the batch: it is finished from the start and written nowhere.
     batch = batch._replace(is_finished=batch.is_finished | (index >= num_examples))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
@@ -92,21 +119,33 @@ def _advance(
 
     def total(points, steps):
         logits = logits_fn(params, points)
-        return jax.vmap(attack.objective)(logits, clean_logits, steps).sum(), logits
+        values = jax.vmap(attack.objective, (0, 0, None, 0))(logits, clean_logits, settings, steps)
+        return values.sum(), (logits, values)
 
     def advance(batch):
-        gradient, logits = jax.grad(total, has_aux=True)(batch.points, batch.steps)
+        gradient, (logits, values) = jax.grad(total, has_aux=True)(batch.points, batch.steps)
         changed = (logits.argmax(-1) != label) & (batch.steps > 0) & ~batch.is_finished
         is_finished = batch.is_finished | changed | (batch.steps >= max_steps)
-        moved = jax.vmap(attack.move, (0, None, 0, 0, 0, 0, 0, 0))(
-            keys, settings, image, batch.points, gradient, batch.steps, lower, upper
+        here = Here(batch.points, values, gradient, batch.steps)
+        moved, memory, gives_up = jax.vmap(attack.move, (0, None, 0, 0, 0, 0, 0))(
+            keys, settings, image, here, batch.memory, lower, upper
         )
+        is_moved = ~is_finished & ~gives_up
+
+        def chosen(after, before):
+            return jax.vmap(jnp.where)(is_moved, after, before)
+
         return _Slots(
-            points=jax.vmap(jnp.where)(is_finished, batch.points, moved),
+            points=chosen(moved, batch.points),
             is_found=batch.is_found | changed,
-            is_finished=is_finished,
-            steps=batch.steps + ~is_finished,
-        )
+            is_finished=~is_moved,
+            steps=batch.steps + is_moved,
+            # What was learned at the last point counts too.
+            memory=jax.tree.map(
+                lambda after, before: jax.vmap(jnp.where)(is_finished, before, after),
+                memory, batch.memory,
+            ),
+        )  # fmt: skip
 
     batch = jax.lax.while_loop(lambda batch: jnp.sum(~batch.is_finished) > leave_at, advance, batch)
     slots = jax.tree.map(lambda whole, part: whole.at[index].set(part, mode="drop"), slots, batch)
@@ -193,9 +232,10 @@ def _check_inputs(images, radius, clip, microbatch_size) -> None:
         raise InputError(f"clip: {clip}, every pixel of images must lie within it")
 
 
-def _round_down(radius: float, dtype: Any) -> np.ndarray:
-    rounded = np.asarray(radius).astype(dtype)
-    return np.nextafter(rounded, np.zeros_like(rounded)) if float(rounded) > radius else rounded
+def _rounded_down(radius: np.ndarray, dtype: Any) -> np.ndarray:
+    rounded = radius.astype(dtype)
+    below = np.nextafter(rounded, np.zeros_like(rounded))
+    return np.where(rounded.astype(float) > radius, below, rounded)
 
 
 def run_attack(
@@ -208,8 +248,10 @@ def run_attack(
     max_steps: int,
     candidates: np.ndarray,
     microbatch_size: int,
-) -> Lass:
+) -> tuple[Found, Any]:
     """Searches for the examples `candidates` (indices, int32); the others stay as they are.
+
+    Returns what it found, and what it remembers.
 
     An example's key is fold_in(key, its index), so its result depends neither on `candidates` nor
     on `microbatch_size`, but for rounding in `logits_fn`.
@@ -221,9 +263,11 @@ def run_attack(
         is_found=jnp.zeros(num_examples, bool),
         is_finished=jnp.zeros(num_examples, bool),
         steps=jnp.zeros(num_examples, jnp.int32),
+        memory=jax.tree.map(jnp.copy, jax.vmap(attack.start)(problem.images)),
     )
     slots = jax.device_put(slots, sharding)
-    problem = problem._replace(radius=_round_down(problem.radius, problem.images.dtype))
+    radii = np.broadcast_to(np.asarray(problem.radius, float), num_examples)
+    problem = problem._replace(radius=_rounded_down(radii, problem.images.dtype))
     waiting = candidates.astype(np.int32)
     while waiting.size:
         size, *smaller = batch_sizes(microbatch_size, shards, waiting.size)
@@ -238,4 +282,4 @@ def run_attack(
         is_waiting = np.ones(waiting.size, bool)
         is_waiting[:size] = ~np.asarray(is_finished)[: waiting.size]
         waiting = waiting[is_waiting]
-    return Lass(slots.is_found, slots.points, slots.steps)
+    return Found(slots.is_found, slots.points, slots.steps), slots.memory

@@ -1,9 +1,11 @@
 """Pass `critical`: which examples lie near a decision boundary, between two bounds."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from memjax.analysis.critical import critical_bounds_over_radii
+from memjax.analysis.critical import critical_bounds_over_radii, critical_radius
 from memjax.errors import InputError
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 
@@ -14,6 +16,10 @@ COLUMNS = {
     "radius_units": "'unit' [0, 1], 'pixel' 0 to 255, or 'standardized' (what the model sees)",
     "critical_lower": "a point within the radius with another predicted class was found",
     "critical_upper": "not certified to have none",
+    "certified_radius": "no point of another predicted class is nearer, in [0, 1] pixel units",
+    "found_radius": "such a point was found so near; inf where none was found",
+    "unknown_primitive": "operation of the network without a certificate: then critical_upper and "
+    "certified_radius are no finding; '' where every one has its rule",
     "prediction": "the predicted class, which is what a critical point changes",
 }
 
@@ -42,24 +48,31 @@ def _compute(context: Context, step: int) -> pd.DataFrame:
     tables = []
     for member in context.members:
         params = context.member(all_params, member)
-        bounds = critical_bounds_over_radii(
-            context.key,
-            context.run.logits_fn,
-            params,
-            on_devices,
-            radii,
-            clip=(0.0, 1.0) if context.options.clip else None,
-            microbatch_size=context.microbatch_size or 512,
-            search_logits_fn=context.run.trained_logits_fn,
-        )
+        shared: dict[str, Any] = {
+            "clip": (0.0, 1.0) if context.options.clip else None,
+            "microbatch_size": context.microbatch_size or 512,
+            "search_logits_fn": context.run.trained_logits_fn,
+        }
+        network = context.key, context.run.logits_fn, params, on_devices
+        bounds = critical_bounds_over_radii(*network, radii, **shared)
+        # Unit by unit, the certificates of every image would take longer than all else.
+        distance = critical_radius(*network, refine_up_to=0, **shared)
+        certified, found = [
+            np.asarray(part)[: len(images)] for part in (distance.certified, distance.found)
+        ]
         prediction = np.asarray(context.logits(params, images)).argmax(axis=-1)
         for place, radius in enumerate(radii):
+            is_found = np.asarray(bounds.lower[place])[: len(images)]
+            is_uncertain = np.asarray(bounds.upper[place])[: len(images)]
             values = {
                 "radius": radius,
                 "radius_as_given": context.options.radii[place],
                 "radius_units": context.options.radius_units,
-                "critical_lower": np.asarray(bounds.lower[place])[: len(images)],
-                "critical_upper": np.asarray(bounds.upper[place])[: len(images)],
+                "critical_lower": is_found | (found <= radius),
+                "critical_upper": is_uncertain & (certified < radius),
+                "certified_radius": certified,
+                "found_radius": found,
+                "unknown_primitive": bounds.unknown or "",
                 "prediction": prediction,
             }
             tables.append(context.member_table(step, member, values))
@@ -68,7 +81,7 @@ def _compute(context: Context, step: int) -> pd.DataFrame:
 
 CRITICAL = Pass(
     name="critical",
-    summary="critical samples: found by LASS, PGD and corners; bounded by intervals",
+    summary="critical samples and radii: found by searches, bounded by certificates",
     columns=COLUMNS,
     options=("splits", "num_examples", "members", "radii", "radius_units", "clip", "seed"),
     compute=_compute,

@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from memjax.analysis.critical import (
     critical_bounds,
     critical_bounds_over_radii,
+    critical_radius,
     critical_sample_ratio,
     lass,
     pgd,
@@ -134,7 +135,8 @@ def test_the_definition_in_one_dimension_by_brute_force():
         np.testing.assert_array_equal(result.is_critical, expected)
     bounds = critical_bounds(jax.random.key(0), wave_fn, frequency, images, radius)
     np.testing.assert_array_equal(bounds.lower, expected)
-    assert bounds.upper.all()  # There is no rule for sin.
+    assert (bounds.lower <= bounds.upper).all()
+    assert bounds.upper.mean() < expected.mean() + 0.1
 
 
 def plain_lass(key, logits_fn, params, images, radius, max_steps):
@@ -304,13 +306,20 @@ def test_logits_of_one_class_are_refused():
         lass(jax.random.key(0), lambda params, images: images[:, :1], None, jnp.ones((2, 3)), 0.1)
 
 
-def test_an_unknown_primitive_makes_every_example_possibly_critical():
-    def sorted_fn(params, images):
-        return jnp.sort(mlp_fn(params, images), axis=-1)
+def test_an_unknown_primitive_makes_every_example_possibly_critical_and_is_named():
+    def digamma_fn(params, images):
+        return jax.scipy.special.digamma(10 + mlp_fn(params, images))
 
-    bounds = critical_bounds(jax.random.key(0), sorted_fn, mlp_params(0), make_images(1), 1e-3)
+    arguments = jax.random.key(0), digamma_fn, mlp_params(0), make_images(1)
+    bounds = critical_bounds(*arguments, 1e-6)
     assert bounds.upper.all()
-    assert not bounds.lower.any()  # Sorted logits always predict the last class.
+    assert not bounds.lower.all()
+    assert bounds.unknown == "digamma"
+    radius = critical_radius(*arguments)
+    assert radius.unknown == "digamma"
+    assert (radius.certified == 0).all()
+    assert np.isfinite(radius.found).any()
+    assert critical_bounds(jax.random.key(0), mlp_fn, *arguments[2:], 1e-6).unknown is None
 
 
 def exact_margin_distance(weights, bias, images, radius, clip):
@@ -353,9 +362,15 @@ def test_a_linear_model_is_decided_exactly(digits, clip):
         jax.random.key(0), linear_fn, params, images, radii, clip=clip
     )
     for k, radius in enumerate(radii):
-        exact = exact_margin_distance(exact_weights, exact_bias, images, radius, clip)
+        less, exact, more = [
+            exact_margin_distance(exact_weights, exact_bias, images, scale * radius, clip)
+            for scale in (1 - 1e-3, 1, 1 + 1e-3)
+        ]
         np.testing.assert_array_equal(bounds.lower[k], exact)
-        np.testing.assert_array_equal(bounds.upper[k], exact)
+        # The certificate allows for rounding.
+        assert (exact <= bounds.upper[k]).all()
+        assert (bounds.upper[k] <= more).all()
+        assert less.sum() <= exact.sum() <= more.sum() <= less.sum() + 20
     assert 0.3 < critical_sample_ratio(bounds.lower[1]) < 0.7
 
 
@@ -409,3 +424,89 @@ def test_bad_input_is_named(change, field):
 def test_no_radii_are_refused():
     with pytest.raises(InputError, match="radii"):
         critical_bounds_over_radii(jax.random.key(0), mlp_fn, mlp_params(0), make_images(0), [])
+
+
+def pgd_distances(logits_fn, params, images, num_starts):
+    """The nearest points of PGD with restarts, by bisection for all images at once."""
+    low, high = np.zeros(len(images)), np.full(len(images), 0.5)
+    for _ in range(7):
+        middle = (low + high) / 2
+        found = np.zeros(len(images), bool)
+        for radius in np.unique(middle):
+            rows = middle == radius
+            result = pgd(
+                jax.random.key(9), logits_fn, params, images, float(radius), num_starts=num_starts
+            )
+            found |= rows & np.asarray(result.is_critical)
+        low, high = np.where(found, low, middle), np.where(found, middle, high)
+    return high
+
+
+@pytest.fixture(scope="module")
+def mlp_radius():
+    return critical_radius(jax.random.key(3), mlp_fn, mlp_params(0), make_images(1))
+
+
+def test_a_critical_radius_lies_between_certificate_and_found_point(mlp_radius):
+    certified, found = np.asarray(mlp_radius.certified), np.asarray(mlp_radius.found)
+    assert (certified > 0).all()
+    assert (certified <= found).all()
+    assert np.median(certified / found) > 0.7
+    for radius in (0.02, 0.05):
+        hits = np.asarray(
+            pgd(jax.random.key(8), mlp_fn, mlp_params(0), make_images(1), radius).is_critical
+        )
+        assert not (hits & (certified >= radius)).any()
+        assert critical_sample_ratio(found, radius) >= hits.mean() - 1e-6
+
+
+def test_a_critical_radius_is_no_larger_than_pgd_with_restarts_finds(mlp_radius):
+    rows = slice(0, 8)
+    expected = pgd_distances(mlp_fn, mlp_params(0), make_images(1)[rows], 20)
+    assert (np.asarray(mlp_radius.found)[rows] <= expected * 1.02).all()
+
+
+def test_the_microbatch_size_changes_no_critical_radius(mlp_radius):
+    again = critical_radius(
+        jax.random.key(3), mlp_fn, mlp_params(0), make_images(1), microbatch_size=32
+    )
+    np.testing.assert_allclose(again.found, mlp_radius.found, rtol=1e-3)
+    np.testing.assert_allclose(again.certified, mlp_radius.certified, rtol=1e-2)
+
+
+@pytest.mark.parametrize("clip", [None, (0.0, 1.0)])
+def test_the_critical_radius_of_a_linear_model_is_its_distance(digits, clip):
+    weights, bias, images = digits
+    weights, bias, images = weights.astype(np.float32), bias.astype(np.float32), images[:200]
+
+    def plain_linear_fn(params, images):
+        return images @ params[0] + params[1][None]
+
+    radius = critical_radius(
+        jax.random.key(0), plain_linear_fn, (weights, bias), images, 0.15, clip=clip
+    )
+    certified, found = np.asarray(radius.certified, float), np.asarray(radius.found, float)
+    low, high = np.zeros(200), np.full(200, 2.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        is_critical = exact_margin_distance(
+            weights.astype(float), bias.astype(float), images, middle[:, None], clip
+        )
+        low, high = np.where(is_critical, low, middle), np.where(is_critical, middle, high)
+    is_near = high < 0.15 - 1e-5
+    assert 0.2 < is_near.mean() < 1
+    np.testing.assert_allclose(found[is_near], high[is_near], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(certified[is_near], high[is_near], rtol=2e-3, atol=3e-5)
+    assert (certified <= high * (1 + 1e-6)).all()
+    assert np.isinf(found[high > 0.15 + 1e-5]).all()
+
+
+def test_the_ratio_at_a_radius_is_the_distribution_of_distances():
+    found = np.array([0.1, 0.2, np.inf, 0.4], np.float32)
+    np.testing.assert_allclose(critical_sample_ratio(found, [0.05, 0.2, 9.0]), [0, 0.5, 0.75])
+
+
+def test_a_largest_radius_of_no_use_is_named():
+    for radius in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match=r"^max_radius: "):
+            critical_radius(jax.random.key(0), mlp_fn, mlp_params(0), make_images(0, 3), radius)

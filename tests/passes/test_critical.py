@@ -27,6 +27,16 @@ def test_lower_is_at_most_upper_and_both_grow_with_the_radius(table):
         assert by_radius[RADII[-1]].mean() > by_radius[RADII[0]].mean()
 
 
+def test_radii_agree_with_the_bounds_at_every_radius(table):
+    _, found = table
+    assert (found["certified_radius"] <= found["found_radius"]).all()
+    is_near = found["found_radius"] <= found["radius"]
+    assert (is_near <= found["critical_lower"]).all()
+    assert ((found["certified_radius"] < found["radius"]) >= found["critical_upper"]).all()
+    assert (found["certified_radius"] > 0).all()
+    assert set(found["unknown_primitive"]) == {""}
+
+
 def test_a_tiny_box_is_certified_and_a_wide_one_searched_with_success(table):
     _, found = table
     share = found.groupby("radius")[["critical_lower", "critical_upper"]].mean()
