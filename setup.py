@@ -62,5 +62,6 @@ setup(
         "gcs": ["gcsfs>=2025.2"],  # --workdir=gs://; brings google-cloud-storage, which orbax uses
         "tensorboard": ["tensorboardX>=2.6"],
         "prepare": ["tensorflow>=2.18"],
+        "huggingface": ["datasets>=4"],  # from 4 on it runs no code of the hub
     },
 )

@@ -19,7 +19,8 @@ launch/tpu_vm.sh up|run|fetch|down|all [options] [-- python -m memjax.main --con
   --accelerator=TYPE   default v5litepod-8; v6e-8, v5p-8, v4-8, and larger slices such as v5litepod-16
   --runtime=VERSION    default the one that goes with the accelerator
   --spot               cheaper, may be taken away at any time; asks for a gs:// workdir with --restarts
-  --restarts=N         start again up to N times when the TPU is taken away or a process is lost; default 0
+  --restarts=N         start again up to N times when the TPU is taken away or a process is lost; default 0;
+                       with --overwrite in the command, only the first start deletes what is there
   --fetch_to=DIR       default runs
   --wait_s=SECONDS     how long to wait in the queue; default 86400
   --poll_s=SECONDS     how often to look; default 30
@@ -51,7 +52,7 @@ quote() { # prints words as a shell reads them back
 # ---- what the flags say
 
 name=memjax zone='' project='' accelerator=v5litepod-8 runtime='' spot='' restarts=0
-fetch_to=runs wait_s=86400 poll_s=30 dry_run='' action='' started=''
+fetch_to=runs wait_s=86400 poll_s=30 dry_run='' action='' started='' job=''
 command=()
 
 number() { # number FLAG VALUE
@@ -149,12 +150,16 @@ is_absent() { case "$1" in *NOT_FOUND* | *'was not found'* | *'could not be foun
 show() { printf '%s\n' "$(quote "$@")"; }
 
 ask() { # ask COMMAND...: prints what gcloud answers; nothing where the thing is not there
-  local answer code=0
-  answer="$("$@" 2>&1)" || code=$?
+  local answer errors said code=0
+  # gcloud warns and asks for updates on stderr: what it answers is on stdout alone.
+  errors="$(mktemp)"
+  answer="$("$@" 2>"$errors")" || code=$?
+  said="$(cat "$errors")"
+  rm -f "$errors"
   if [ "$code" -eq 0 ]; then
     tail -n1 <<<"$answer"
-  elif ! is_absent "$answer"; then
-    explain "$code" "$answer"
+  elif ! is_absent "$said"; then
+    explain "$code" "$said"
   fi
 }
 
@@ -253,18 +258,28 @@ up() {
 }
 
 run_once() {
-  # What is left of an earlier start (a broken connection) would hold the TPU: it saves and ends first.
+  # What is left of an earlier start (a broken connection) would hold the TPU: it saves and ends first. .memjax.pid
+  # says which process that was: its number, when it began, and under which boot of the machine, for numbers are
+  # given again, and then mean somebody else's process.
   # shellcheck disable=SC2016 # expanded by the worker's shell
-  on_workers all 'if [ -s .memjax.pid ] && kill -TERM "$(cat .memjax.pid)" 2>/dev/null; then
-  for _ in $(seq 60); do kill -0 "$(cat .memjax.pid)" 2>/dev/null || break; sleep 1; done
+  on_workers all 'who() {
+  [ -r "/proc/$1/stat" ] || return 1
+  sed "s/.*) //" "/proc/$1/stat" | { read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ began _
+  echo "$1 $began $(cat /proc/sys/kernel/random/boot_id)"; }
+}
+earlier="$(cat .memjax.pid 2>/dev/null)"
+is_left() { [ -n "$earlier" ] && [ "$(who "${earlier%% *}")" = "$earlier" ]; }
+if is_left && kill -TERM "${earlier%% *}"; then
+  for _ in $(seq 60); do is_left || break; sleep 1; done
 fi
-export PATH="$HOME/memjax/bin:$PATH"
-'"$(quote "${command[@]}")"' & echo $! > .memjax.pid
+export PATH="$HOME/memjax/bin:$PATH" MEMJAX_JOB='"$(quote "$job")"'
+'"$(quote "${command[@]}")"' & who $! > .memjax.pid
 wait $!; code=$?; rm -f .memjax.pid; exit $code'
 }
 
 run() {
   local code restart=0
+  job="tpu_vm-$name-$(date +%s)-$$" # the same at every restart: memjax overwrites once for each job
   while true; do
     code=0
     run_once || code=$?

@@ -37,7 +37,10 @@ flags.DEFINE_integer("microbatch_size", 0, "Examples at once; 0: as fits. Change
 flags.DEFINE_integer("num_devices", 0, "Devices to use; 0: all.")
 flags.DEFINE_integer("seed", 0, "Of searches and random starts.")
 flags.DEFINE_bool("overwrite", False, "Make tables anew that are there.")
-flags.DEFINE_string("data_dir", None, "Where the data lie now, if not where the run had them.")
+flags.DEFINE_string("data_dir", None, "Where tfds data lie now, if not where the run had them.")
+flags.DEFINE_string("data_path", None, "The run's own data now, if not where the run had them.")
+flags.DEFINE_string("model_name", None, "The run's own model now, FILE.py:NAME, if it was moved.")
+command_line.define_deterministic_flag()
 command_line.define_process_flags()
 flags.adopt_module_key_flags(command_line)
 FLAGS = flags.FLAGS
@@ -103,7 +106,12 @@ def _context(workdir: str) -> Any:
     from memjax.loading import load_run
     from memjax.passes.base import Context
 
-    run = load_run(workdir, **({"dataset.data_dir": FLAGS.data_dir} if FLAGS.data_dir else {}))
+    moved = {
+        "dataset.data_dir": FLAGS.data_dir,
+        "dataset.path": FLAGS.data_path,
+        "model.name": FLAGS.model_name,
+    }
+    run = load_run(workdir, **{name: value for name, value in moved.items() if value})
     return Context(run, _options(run), FLAGS.num_devices)
 
 
@@ -134,6 +142,7 @@ def main() -> None:
     from memjax.runtime.distributed import is_main_process, on_all, on_main
     from memjax.runtime.workdir import claim
 
+    command_line.choose_kernels(FLAGS.deterministic)
     command_line.join_processes()
     context = on_all(lambda: _context(workdir))
     passes = on_all(lambda: _suiting(context, passes))

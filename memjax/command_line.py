@@ -24,10 +24,16 @@ from memjax.errors import Diverged, InputError, ToldByMain
 flags.DEFINE_string(
     "compilation_cache", "", "Folder or gs:// path that keeps compiled programs for later runs."
 )
+flags.DEFINE_bool(
+    "lock", True, "Lock the folders written to; --nolock: I take care that nobody else writes them."
+)
 
 
 def find_config(path: str) -> str:
     """Returns the path of a config file: as given, or among those that memjax ships.
+
+    Only a bare name or configs/NAME.py means a shipped one: another path that does not exist is a
+    mistake, not a wish for a file of that name from elsewhere.
 
     Raises:
       InputError: if there is none, with the nearest name.
@@ -36,7 +42,10 @@ def find_config(path: str) -> str:
 
     name, _, variant = path.partition(":")
     shipped = config_folder()
-    for candidate in (pathlib.Path(name), shipped / pathlib.Path(name).name):
+    candidates = [pathlib.Path(name)]
+    if "/" not in name.removeprefix("configs/"):
+        candidates.append(shipped / pathlib.Path(name).name)
+    for candidate in candidates:
         if candidate.is_file() and candidate.suffix == ".py":
             return f"{candidate}:{variant}" if variant else str(candidate)
     known = [f"configs/{found}" for found in config_names()]
@@ -59,9 +68,29 @@ def config_names() -> list[str]:
     return sorted(p.name for p in config_folder().glob("*.py") if p.name != "__init__.py")
 
 
+def config_file_folder() -> pathlib.Path:
+    """Returns the folder of --config, where paths in the file may begin."""
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    return pathlib.Path(path.partition(":")[0]).absolute().parent
+
+
 def define_config_flag() -> None:
     """Defines --config and its overrides (--config.train.batch_size=64)."""
     config_flags.DEFINE_config_file("config", None, "The config file, FILE.py or FILE.py:quick.")
+
+
+def define_deterministic_flag() -> None:
+    """Defines --deterministic, for what has no config of its own."""
+    flags.DEFINE_bool(
+        "deterministic", True, "The same bits at every run, which costs speed on GPU."
+    )
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """Tells XLA whether GPUs are to be deterministic; before anything else of JAX."""
+    from memjax.runtime.determinism import deterministic_kernels
+
+    deterministic_kernels(deterministic)
 
 
 def define_process_flags() -> None:
@@ -163,6 +192,10 @@ def run_entry_point(main: Callable[[], None]) -> None:
 
             jax.config.update("jax_compilation_cache_dir", flags.FLAGS.compilation_cache)
         _check_buckets()
+        if not flags.FLAGS.lock:
+            from memjax.runtime.workdir import use_locks
+
+            use_locks(False)
         code = _run(main)
         distributed = _distributed()
         if distributed:

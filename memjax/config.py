@@ -4,25 +4,30 @@ Defaults that the paper (Arpit et al. 2017) does not state are marked `[not in t
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
+import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_collections
 
+from memjax.config_effects import without_effect
+from memjax.corruption_kinds import parse_kinds
 from memjax.errors import InputError
+from memjax.errors import nearest as nearest  # for all who check names against a list
 
-SOURCES = ("tfds", "digits", "npz")
-STANDARDIZE = ("none", "scalar", "channel")
+SOURCES = ("digits", "tfds", "npz", "folder", "table", "huggingface")
+STANDARDIZE = ("none", "scalar", "channel", "feature")
+LAYOUTS = ("auto", "HWC", "CHW")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")
 PLACEMENTS = ("auto", "replicated", "sharded")
 SCHEDULES = ("constant", "step", "cosine")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 TRAIN_METRICS = ("exact", "running")
 RECORD_DYNAMICS = ("auto", "on", "off")
+LARGEST = 2**31 - 1  # of an int32: seeds and steps are int32 on the devices
 
 
 def _field(default: Any, check: Callable[[Any], bool], allowed: str) -> Any:
@@ -30,16 +35,19 @@ def _field(default: Any, check: Callable[[Any], bool], allowed: str) -> Any:
 
 
 def _integer(default: int, low: int) -> Any:
-    return _field(default, lambda v: v >= low, f"an integer of at least {low}")
+    allowed = f"an integer of at least {low}, at most {LARGEST}"
+    return _field(default, lambda v: low <= v <= LARGEST, allowed)
 
 
 def _number(default: float, low: float = -math.inf, high: float = math.inf, open_low=False) -> Any:
     bounds = f"{'(' if open_low else '['}{low:g}, {high:g}{']' if high < math.inf else ')'}"
 
     def check(value: float) -> bool:
-        return math.isfinite(value) and low <= value <= high and not (open_low and value == low)
+        # What float32 would make 0 or infinite.
+        holds = value == 0 or 2.0**-126 <= abs(value) < 2.0**128
+        return holds and low <= value <= high and not (open_low and value == low)
 
-    return _field(default, check, f"a finite number in {bounds}")
+    return _field(default, check, f"a finite float32 number in {bounds}")
 
 
 def _choice(default: str, options: Iterable[str]) -> Any:
@@ -51,15 +59,26 @@ def _choice(default: str, options: Iterable[str]) -> Any:
 class Dataset:
     """Where the examples come from."""
 
-    source: str = _choice("digits", SOURCES)
-    name: str = "digits"  # the builder's name, for source tfds
-    path: str = ""  # the file, for source npz
+    source: str = "digits"  # one of SOURCES, or file.py:function that returns arrays
+    name: str = "digits"  # tfds: the builder's name; huggingface: NAME[:CONFIG] on the hub
+    # The file or folder, for npz, folder, table and huggingface; looked for here, then beside the
+    # config file.
+    path: str = ""
     data_dir: str = ""  # where tfds keeps its data; empty: its default, ~/tensorflow_datasets
     num_train: int = _integer(0, 0)  # 0: all
     num_validation: int = _integer(-1, -1)  # -1: all; 0: none [split not in the paper]
     classes: tuple[int, ...] = ()  # a subset of the classes, relabelled in this order; (): all
     image_size: int = _integer(0, 0)  # height and width after downscaling; 0: as stored
-    # Moments of the training data, taken off before the network. [not in the paper]
+    scale: float = _number(0.0, 0.0)  # what images are divided by, 255 say; 0: as they are
+    layout: str = _choice("auto", LAYOUTS)  # CHW: channels come first; auto: HWC, if it is likely
+    # Columns of a table, of huggingface, or features of tfds; empty: found by their usual names.
+    image_column: str = ""  # file paths, encoded images, or lists of numbers
+    label_column: str = ""
+    true_label_column: str = ""  # labels known to be right, where label_column may be wrong
+    split_column: str = ""
+    id_column: str = ""
+    # Moments of the training data, taken off before the network; feature: of each of [n features],
+    # which may then be of any scale. [not in the paper]
     standardize: str = _choice("scalar", STANDARDIZE)
     seed: int = _integer(0, 0)  # draws the examples when fewer than all are asked for
     cache_dir: str = ""  # decoded arrays; empty: $MEMJAX_CACHE or ~/.cache/memjax
@@ -107,7 +126,7 @@ class Optimizer:
     nesterov: bool = False
     schedule: str = _choice("constant", SCHEDULES)
     decay_epochs: float = _number(15.0, 0.0, open_low=True)  # schedule step: times decay_factor
-    decay_factor: float = _number(0.5, 0.0, 1.0)  # every decay_epochs
+    decay_factor: float = _number(0.5, 0.0, 1.0, open_low=True)  # every decay_epochs
     warmup_epochs: float = _number(0.0, 0.0)  # linear from 0, before any schedule
 
 
@@ -159,6 +178,9 @@ class Run:
     steps_per_dispatch: int = _integer(0, 0)  # 0: about a second's worth
     profile_steps: int = _integer(0, 0)  # steps to trace for jax.profiler, into `profile`; 0: none
     evaluation_batch_size: int = _integer(1000, 1)
+    # The same bits at every run on one kind of device; GPUs then use no kernel that adds up in
+    # whatever order, and choose kernels without timing them. Costs nothing on CPU and TPU.
+    deterministic: bool = True
     tensorboard: bool = False
     progress: bool = True
 
@@ -184,12 +206,16 @@ class Config:
 
     def science(self) -> dict[str, Any]:
         """Returns the fields that can change a result, flat: {"train.batch_size": 128, ...}."""
-        flat = flatten(self.as_dict())
-        return {k: v for k, v in flat.items() if not _changes_no_result(k)}
+        return comparable(flatten(self.as_dict()))
 
     def without_science(self) -> dict[str, Any]:
-        """Returns the fields that change no result, flat: {"run.num_devices": 0, ...}."""
-        return {k: v for k, v in flatten(self.as_dict()).items() if _changes_no_result(k)}
+        """Returns the fields that change no result, flat: {"run.num_devices": 0, ...}.
+
+        A model's file is among them, with its folder: where it lies is not science.
+        """
+        flat = flatten(self.as_dict())
+        science = comparable(flat)
+        return {k: v for k, v in flat.items() if k not in science or science[k] != v}
 
     def science_hash(self) -> str:
         """Returns 16 hex digits that differ when a science field does."""
@@ -211,8 +237,33 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     return config
 
 
+def comparable(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of flat fields can change a result, without where files lie.
+
+    Args:
+      flat: fields by their dotted names: a whole config's, or the science section of a config.json,
+        of an older memjax too.
+
+    Example:
+      >>> comparable({"model.name": "/home/me/nets.py:Net", "run.num_devices": 8})
+      {'model.name': 'nets.py:Net'}
+    """
+    science = {k: v for k, v in flat.items() if not _changes_no_result(k)}
+    if isinstance(science.get("model.name"), str):
+        path, colon, name = science["model.name"].rpartition(":")
+        if path.endswith(".py"):
+            science["model.name"] = f"{pathlib.PurePath(path).name}{colon}{name}"
+    return science
+
+
 def _changes_no_result(name: str) -> bool:
-    return name.startswith("run.") or name in ("dataset.data_dir", "dataset.cache_dir")
+    where_data_lie = ("dataset.path", "dataset.data_dir", "dataset.cache_dir")
+    return name.startswith("run.") or name in where_data_lie
+
+
+def flat_values(config: Config) -> dict[str, Any]:
+    """Returns all fields of a config as they are, flat: {"seed": 0, "dataset.source": ...}."""
+    return flatten(dataclasses.asdict(config))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -252,19 +303,26 @@ def default_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(values)
 
 
-def resolve(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Config:
+def resolve(
+    config: ml_collections.ConfigDict | Mapping[str, Any], check_effects: bool = True
+) -> Config:
     """Checks a whole configuration and freezes it.
 
     Args:
       config: sections and fields as in `default_config`; what is left out gets its default.
+      check_effects: whether a field that was set and has no effect is refused. Not for the config
+        of a run that is there, nor for one point of a sweep.
 
     Returns:
       A frozen Config.
 
     Raises:
-      InputError: for the first field that is unknown, of another type, or out of range.
+      InputError: for the first field that is unknown, of another type, out of range, or without
+        effect.
     """
-    values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    if not isinstance(values, Mapping):
+        raise InputError(f"config={values!r}: must be a ConfigDict, as default_config() gives it")
     sections: dict[str, Any] = {}
     known = {f.name: f for f in dataclasses.fields(Config)}
     for name, value in values.items():
@@ -276,7 +334,12 @@ def resolve(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Config:
             sections[name] = _resolve_section(name, type(default), value)
         else:
             sections[name] = _checked(f"config.{name}", known[name], value, type(default))
-    return _check_together(Config(**sections))
+    resolved = Config(**sections)
+    _check_together(resolved)
+    if check_effects:
+        for line in without_effect(flat_values(resolved), flat_values(Config())).values():
+            raise InputError(line)
+    return resolved
 
 
 def _resolve_section(section: str, cls: type, values: Any) -> Any:
@@ -296,9 +359,17 @@ def _resolve_model(values: Any) -> Model:
         raise InputError(f"config.model={values!r}: must be a section with a name and fields")
     fields = dict(values)
     name = fields.pop("name", Model().name)
-    fields |= fields.pop("fields", {})  # the form of config.json
-    freeze = {k: _frozen(v) for k, v in fields.items()}
-    return Model(name=name, fields=freeze)
+    if isinstance(fields.get("fields"), Mapping):  # the form of config.json
+        fields |= fields.pop("fields")
+    for field, value in fields.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"config.model.{field}={value!r}: must be text, finite numbers, booleans, None, or "
+                "lists of them, so that config.json can hold it"
+            ) from None
+    return Model(name=name, fields={k: _frozen(v) for k, v in fields.items()})
 
 
 def _frozen(value: Any) -> Any:
@@ -323,43 +394,84 @@ def _checked(name: str, field: dataclasses.Field, value: Any, kind: type) -> Any
 
 def _require_known(name: str, known: Iterable[str], where: str) -> None:
     if name not in known:
-        raise InputError(f"{where}.{name}: unknown field; {nearest(name, known)}")
+        raise InputError(f"{where}.{name}: unknown field; {nearest(str(name), known)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns what to say of an unknown name: the nearest known one, or all of them.
-
-    Example:
-      >>> nearest("sdg", ["sgd", "adam"])
-      'did you mean sgd? allowed: sgd, adam'
-    """
-    known = list(known)
-    lower = {word.lower(): word for word in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=1)
-    guess = f"did you mean {lower[close[0]]}? " if close else ""
-    return f"{guess}allowed: {', '.join(known)}"
+# What a source needs as its path.
+_PATHS = {"npz": "a .npz file", "folder": "a folder", "table": "a .csv, .tsv or .parquet file"}
 
 
-def _check_together(config: Config) -> Config:
-    from memjax.data.examples import parse_kinds
+def _check_source(dataset: Dataset) -> None:
+    source = dataset.source
+    if source not in SOURCES and ":" not in source:
+        raise InputError(
+            f"config.dataset.source={source!r}: {nearest(source, SOURCES)}, or file.py:function "
+            "or package.module:function"
+        )
+    if source in _PATHS and not dataset.path:
+        raise InputError(
+            f"config.dataset.path='': source {source} needs the path of {_PATHS[source]}"
+        )
+    if source == "huggingface" and not dataset.path and dataset.name in ("", Dataset.name):
+        raise InputError(
+            "config.dataset.path='': source huggingface needs the path of a folder that "
+            "save_to_disk wrote, or config.dataset.name=NAME on the hub"
+        )
 
-    parse_kinds(config.corruption.kind)
-    if config.dataset.source == "npz" and not config.dataset.path:
-        raise InputError("config.dataset.path='': source npz needs the path of a .npz file")
+
+def _check_together(config: Config) -> None:
+    """Raises InputError for fields that contradict one another."""
+    _check_dataset(config)
+    _check_corruption(config)
     if config.run.member_devices and config.ensemble.size % config.run.member_devices:
         raise InputError(
             f"config.run.member_devices={config.run.member_devices}: must divide "
             f"config.ensemble.size={config.ensemble.size}"
         )
-    if any(c < 0 for c in config.dataset.classes) or len(set(config.dataset.classes)) < len(
-        config.dataset.classes
-    ):
+    if config.seed + config.ensemble.size - 1 > LARGEST:
         raise InputError(
-            f"config.dataset.classes={config.dataset.classes}: must be different classes from 0 up"
+            f"config.seed={config.seed}: must be at most {LARGEST + 1 - config.ensemble.size}: the "
+            f"seed of the last of config.ensemble.size={config.ensemble.size} members is an int32"
         )
-    if "unique_labels" in config.corruption.kind and config.dataset.num_validation != 0:
+    if config.optimizer.warmup_epochs > config.train.num_epochs:
         raise InputError(
-            f"config.dataset.num_validation={config.dataset.num_validation}: must be 0 with "
-            "unique_labels, for no validation example has a class that was trained on"
+            f"config.optimizer.warmup_epochs={config.optimizer.warmup_epochs}: must be at most "
+            f"config.train.num_epochs={config.train.num_epochs}, or the learning rate never "
+            "reaches its value"
         )
-    return config
+
+
+def _check_dataset(config: Config) -> None:
+    dataset = config.dataset
+    _check_source(dataset)
+    classes = dataset.classes
+    are_integers = all(isinstance(c, int) and not isinstance(c, bool) for c in classes)
+    if not are_integers or any(c < 0 for c in classes) or len(set(classes)) < len(classes):
+        raise InputError(
+            f"config.dataset.classes={classes}: must be different classes, integers from 0 up"
+        )
+
+
+def _check_corruption(config: Config) -> None:
+    corruption, num_validation = config.corruption, config.dataset.num_validation
+    kinds = parse_kinds(corruption.kind)
+    if "unique_labels" in kinds and num_validation != 0:
+        raise InputError(
+            f"config.dataset.num_validation={num_validation}: must be 0 with unique_labels, for no "
+            "validation example has a class that was trained on"
+        )
+    if "removed" in kinds and corruption.fraction == 1:
+        raise InputError(
+            f"config.corruption.fraction={corruption.fraction}: leaves no example with the kind "
+            "removed; must be less than 1"
+        )
+    if "label_transition" in kinds and not corruption.transition:
+        raise InputError(
+            "config.corruption.transition=(): label_transition needs a row of probabilities for "
+            "each class"
+        )
+    for row in corruption.transition:
+        if not isinstance(row, tuple) or not all(isinstance(p, int | float) for p in row):
+            raise InputError(
+                f"config.corruption.transition: row {row!r}: must be a list of probabilities"
+            )

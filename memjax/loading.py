@@ -2,6 +2,8 @@
 
 import collections
 import functools
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,14 +13,14 @@ import pandas as pd
 from etils import epath
 from flax import linen as nn
 
-from memjax.config import Config, resolve, unflatten
+from memjax.config import Config, comparable, resolve, unflatten
 from memjax.errors import InputError
 from memjax.runtime.checkpoints import Checkpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
-from memjax.runtime.workdir import difference, read_json
+from memjax.runtime.workdir import difference, is_being_cleared, read_json
 from memjax.training.dynamics import parts_of, read_dynamics
-from memjax.training.point_folder import config_document
+from memjax.training.point_folder import DERIVED, config_document
 from memjax.training.setup import Setup, abstract_saved, member_subsets, prepare
 from memjax.training.step import Network, for_inference, make_logits_fn, unit_pixels
 
@@ -29,9 +31,11 @@ class SplitArrays(NamedTuple):
     Attributes:
       images: [n height width channels], float32 in [0, 1] (Gaussian inputs are not clipped).
       labels: int32 [n], the labels trained on.
-      true_labels: int32 [n], before corruption.
-      is_corrupted: bool [n].
+      true_labels: int32 [n], before corruption; where the source knows better, its true labels.
+      is_corrupted: bool [n], by the corruption, or mislabelled in the source.
       source_index: int64 [n], positions in the source's split.
+      is_mislabeled: bool [n], the label is not the true label.
+      example_ids: str [n], file paths or keys in the source.
     """
 
     images: jax.Array
@@ -39,16 +43,23 @@ class SplitArrays(NamedTuple):
     true_labels: np.ndarray
     is_corrupted: np.ndarray
     source_index: np.ndarray
+    is_mislabeled: np.ndarray
+    example_ids: np.ndarray
 
     def at(self, rows: Any) -> "SplitArrays":
         """Returns the chosen rows: a slice, a mask, or positions."""
-        return SplitArrays(
-            self.images[rows],
-            self.labels[rows],
-            self.true_labels[rows],
-            self.is_corrupted[rows],
-            self.source_index[rows],
-        )
+        return SplitArrays(*(values[rows] for values in self))  # type: ignore[arg-type]
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Returns what every table says of an example, column -> [n]."""
+        return {
+            "index": self.source_index,
+            "example_id": self.example_ids,
+            "label": self.labels,
+            "true_label": self.true_labels,
+            "is_corrupted": self.is_corrupted,
+            "is_mislabeled": self.is_mislabeled,
+        }
 
 
 def shared_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
@@ -96,6 +107,12 @@ def _noted(checkpoints: Checkpoints, folder: epath.Path, step: int) -> dict[str,
     return _states[key][1] if key in _states else checkpoints.metadata(step)
 
 
+def _let_import_from(folder: str) -> None:
+    """Makes the modules of a run's own model importable, wherever the analysis was started."""
+    if folder and os.path.isdir(folder) and folder not in sys.path:
+        sys.path.append(folder)
+
+
 class Run:
     """One run folder. Read-only: nothing here writes a checkpoint.
 
@@ -114,18 +131,26 @@ class Run:
         document = read_json(self.workdir / "config.json")
         if not isinstance(document, dict) or not {"science", "run"} <= set(document):
             raise InputError(f"{self.workdir / 'config.json'}: not that of a memjax run")
-        science = {k: v for k, v in document["science"].items() if not k.startswith("data.")}
+        if is_being_cleared(self.workdir):
+            raise InputError(f"{self.workdir}: an --overwrite was interrupted; start the run again")
+        there = comparable(document["science"])
+        # Of a memjax that did not count them yet, draws were the first.
+        there.setdefault("draws.version", 1)
+        science = {k: v for k, v in document["science"].items() if not k.startswith(DERIVED)}
+        _let_import_from(document.get("derived", {}).get("import_folder", ""))
         # The machine that analyses a run need not be the one that trained it.
         devices = {"run.num_devices": 0, "run.member_devices": 0}
-        self.config: Config = resolve(unflatten(science | document["run"] | devices | overrides))
+        fields = unflatten(science | document["run"] | devices | overrides)
+        self.config: Config = resolve(fields, check_effects=False)
         self.setup: Setup = prepare(self.config, devices=jax.local_devices())
         # Fields that the run's memjax did not have yet are at the defaults that keep its results.
         now = config_document(self.setup)["science"]
-        found = difference(
-            document["science"], {name: now.get(name) for name in document["science"]}
-        )
+        names = set(there) | {name for name in now if name.startswith("code.")}
+        found = difference(there, {name: now[name] for name in names if name in now})
         if found:
-            raise InputError(f"{self.workdir}: the run and its data now differ ({found})")
+            raise InputError(
+                f"{self.workdir}: the run and its data, or its model's code, now differ ({found})"
+            )
         self.logits_fn = shared_logits_fn(for_inference(self.setup.network))
         self.trained_logits_fn = shared_logits_fn(self.setup.network)
 
@@ -219,15 +244,25 @@ class Run:
             examples.true_labels,
             examples.is_corrupted,
             examples.index,
+            examples.is_mislabeled,
+            examples.example_ids,
         )
 
     @functools.cached_property
     def validation(self) -> SplitArrays:
-        """The validation examples, never corrupted."""
+        """The validation examples, never corrupted (but some sources know of wrong labels)."""
         split = self.setup.dataset.validation
         images = unit_pixels(jax.numpy.asarray(split.images))
-        clean = np.zeros(len(split.labels), bool)
-        return SplitArrays(images, split.labels, split.labels, clean, split.index)
+        is_wrong = split.labels != split.true_labels
+        return SplitArrays(
+            images,
+            split.labels,
+            split.true_labels,
+            is_wrong,
+            split.index,
+            is_wrong,
+            split.example_ids,
+        )
 
     @functools.cached_property
     def is_member(self) -> np.ndarray:

@@ -8,8 +8,10 @@ A run that was interrupted goes on from its newest checkpoint when it is called 
 many hosts (Slurm, Cloud TPU, Kubernetes, or with --coordinator), the same command is one run.
 """
 
+import contextlib
 import json
 import sys
+from dataclasses import replace
 
 from absl import flags
 
@@ -20,7 +22,9 @@ command_line.define_process_flags()
 flags.adopt_module_key_flags(command_line)
 flags.DEFINE_string("workdir", None, "The run folder; made if it is not there.")
 flags.DEFINE_bool("overwrite", False, "Delete a run that is in the folder, and start anew.")
-flags.DEFINE_integer("profile", 0, "Steps to trace; short for --config.run.profile_steps.")
+flags.DEFINE_integer(
+    "profile", 0, "Steps to trace; short for --config.run.profile_steps.", lower_bound=0
+)
 flags.DEFINE_bool("list_configs", False, "List the configs that memjax ships, and stop.")
 FLAGS = flags.FLAGS
 
@@ -57,10 +61,10 @@ def main() -> None:
         return
     config = command_line.required("config", "configs/digits_randlabel.py")
     workdir = command_line.required("workdir", "runs/digits_randlabel")
-    if FLAGS.profile:
-        config.run.profile_steps = FLAGS.profile
 
-    from memjax.config import resolve
+    from memjax.config import Config, resolve
+    from memjax.errors import InputError
+    from memjax.located import located
     from memjax.runtime.distributed import check_same_on_all_processes, is_main_process, on_all
     from memjax.training import dynamics
     from memjax.training.loop import Interrupted
@@ -68,8 +72,17 @@ def main() -> None:
     from memjax.training.run import dynamics_bytes, run
     from memjax.training.setup import prepare
 
+    def resolve_flags() -> Config:
+        resolved = located(resolve(config), command_line.config_file_folder())
+        if not FLAGS.profile:
+            return resolved
+        return replace(resolved, run=replace(resolved.run, profile_steps=FLAGS.profile))
+
+    # Before anything of JAX; what is wrong with a config is said below, once.
+    with contextlib.suppress(InputError):
+        command_line.choose_kernels(resolve(config).run.deterministic)
     command_line.join_processes()
-    resolved = on_all(lambda: resolve(config))
+    resolved = on_all(resolve_flags)
     check_same_on_all_processes(json.dumps(resolved.as_dict()), "--config")
     setup = on_all(lambda: prepare(resolved))
     if is_main_process():

@@ -23,6 +23,7 @@ flags.DEFINE_string("data_dir", None, "Where tfds keeps its data.")
 flags.DEFINE_bool("dry_run", False, "Show what it costs, run nothing.")
 flags.DEFINE_bool("redraw", False, "Draw from the tables that are there, run nothing.")
 flags.DEFINE_bool("list_figures", False, "List the figures, and stop.")
+command_line.define_deterministic_flag()
 FLAGS = flags.FLAGS
 SOME_FAILED = 4
 # At smoke scale compiling takes longer than all runs.
@@ -52,6 +53,7 @@ def main() -> None:
     from memjax.sweeps.run import use_every_core
     from memjax.training.loop import Interrupted
 
+    command_line.choose_kernels(FLAGS.deterministic)
     use_every_core()
 
     names = figure_names(FLAGS.figures)

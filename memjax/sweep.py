@@ -97,6 +97,7 @@ def main() -> None:
     from memjax.sweeps.table import assemble
     from memjax.training.loop import Interrupted
 
+    command_line.choose_kernels(any(config.run.deterministic for config in sweep.configs))
     use_every_core()
     command_line.join_processes()
     share = distributed.share_of_process(FLAGS.task_index, FLAGS.num_tasks)

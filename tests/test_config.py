@@ -6,7 +6,8 @@ import math
 import pytest
 
 from memjax import presets
-from memjax.config import Config, default_config, flatten, resolve, unflatten
+from memjax.config import Config, default_config, flat_values, flatten, resolve, unflatten
+from memjax.config_effects import EFFECTS, without_effect
 from memjax.errors import InputError
 
 
@@ -14,35 +15,261 @@ def test_defaults_resolve_to_the_defaults():
     assert resolve(default_config()).as_dict() == Config().as_dict()
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("corruption.fraction", -0.1, "[0, 1]"),
-        ("corruption.fraction", 1.5, "[0, 1]"),
-        ("corruption.fraction", math.nan, "finite"),
-        ("corruption.kind", "random_label", "did you mean random_labels"),
-        ("train.batch_size", 0, "at least 1"),
-        ("train.batch_size", 2.5, "type int"),
-        ("train.num_epochs", True, "type int"),
-        ("dataset.source", "tdfs", "did you mean tfds"),
-        ("dataset.source", "npz", "path"),
-        ("dataset.classes", (1, 1), "different"),
-        ("optimizer.name", "sdg", "did you mean sgd"),
-        ("optimizer.learning_rate", 0.0, "(0, inf)"),
-        ("regularizer.dropout", 1.0, "0.99"),
-        ("ensemble.subset_fraction", 0.0, "(0, 1]"),
-        ("run.member_devices", 3, "divide"),
-    ],
-)
-def test_a_bad_value_is_named_with_what_is_allowed(name, value, words):
-    section, field = name.split(".")
+ADVERSARIAL = "has an effect only with adversarial training; here "
+ADVERSARIAL += "config.regularizer.adversarial_weight=0.0"
+STEP = "has an effect only with the schedule step; here config.optimizer.schedule='constant'"
+DRAWS = "has an effect only with a kind of corruption that draws examples; here "
+SEED = "must be an integer of at least 0, at most 2147483647"
+UNIT = "must be a finite float32 number in [0, 1]"
+POSITIVE = "must be a finite float32 number in (0, inf)"
+
+# (what is set, the line that is said); the first field is the one that is named.
+BAD = [
+    # out of range
+    ({"seed": -1}, f"config.seed=-1: {SEED}"),
+    ({"seed": 2**31}, f"config.seed=2147483648: {SEED}"),
+    ({"corruption.seed": 2**31, "corruption.kind": "random_labels"}, f"2147483648: {SEED}"),
+    ({"corruption.seed": 2**32 + 1, "corruption.kind": "random_labels"}, f"4294967297: {SEED}"),
+    ({"dataset.seed": 2**31}, f"config.dataset.seed=2147483648: {SEED}"),
+    ({"seed": 2**31 - 2, "ensemble.size": 3}, "config.seed=2147483646: must be at most 2147483645"),
+    ({"corruption.fraction": -0.1}, f"config.corruption.fraction=-0.1: {UNIT}"),
+    ({"corruption.fraction": 1.5}, f"config.corruption.fraction=1.5: {UNIT}"),
+    ({"corruption.fraction": math.nan}, f"config.corruption.fraction=nan: {UNIT}"),
+    ({"train.batch_size": 0}, "config.train.batch_size=0: must be an integer of at least 1"),
+    ({"train.num_epochs": 0}, "config.train.num_epochs=0: must be an integer of at least 1"),
+    ({"train.num_epochs": 2**40}, "config.train.num_epochs=1099511627776: must be an integer"),
+    ({"train.log_every_epochs": 0}, "config.train.log_every_epochs=0: must be"),
+    ({"train.stop_at_train_accuracy": 1.01}, f"stop_at_train_accuracy=1.01: {UNIT}"),
+    ({"checkpoint.every_epochs": -1}, "config.checkpoint.every_epochs=-1: must be an integer of"),
+    ({"dataset.num_train": -1}, "config.dataset.num_train=-1: must be an integer of at least 0"),
+    ({"dataset.num_validation": -2}, "config.dataset.num_validation=-2: must be an integer of at"),
+    ({"dataset.image_size": -8}, "config.dataset.image_size=-8: must be an integer of at least 0"),
+    ({"optimizer.learning_rate": 0.0}, f"config.optimizer.learning_rate=0.0: {POSITIVE}"),
+    ({"optimizer.learning_rate": math.inf}, f"config.optimizer.learning_rate=inf: {POSITIVE}"),
+    ({"optimizer.learning_rate": 1e-50}, f"config.optimizer.learning_rate=1e-50: {POSITIVE}"),
+    ({"optimizer.learning_rate": 1e39}, f"config.optimizer.learning_rate=1e+39: {POSITIVE}"),
+    ({"optimizer.momentum": 1.1}, f"config.optimizer.momentum=1.1: {UNIT}"),
+    (
+        {"optimizer.decay_factor": 0.0},
+        "decay_factor=0.0: must be a finite float32 number in (0, 1]",
+    ),
+    ({"optimizer.decay_epochs": 0.0}, f"config.optimizer.decay_epochs=0.0: {POSITIVE}"),
+    (
+        {"optimizer.warmup_epochs": -1.0},
+        "warmup_epochs=-1.0: must be a finite float32 number in [0",
+    ),
+    (
+        {"regularizer.dropout": 1.0},
+        "config.regularizer.dropout=1.0: must be a finite float32 number",
+    ),
+    ({"regularizer.weight_decay": -1e-4}, "config.regularizer.weight_decay=-0.0001: must be"),
+    ({"regularizer.adversarial_weight": 2}, f"config.regularizer.adversarial_weight=2.0: {UNIT}"),
+    ({"ensemble.size": 0}, "config.ensemble.size=0: must be an integer of at least 1"),
+    (
+        {"ensemble.subset_fraction": 0.0},
+        "subset_fraction=0.0: must be a finite float32 number in (0",
+    ),
+    ({"run.data_memory_share": 2.0}, f"config.run.data_memory_share=2.0: {UNIT}"),
+    ({"run.evaluation_batch_size": 0}, "config.run.evaluation_batch_size=0: must be an integer"),
+    # of another type, or no such name
+    ({"train.batch_size": 2.5}, "config.train.batch_size=2.5: must be of type int"),
+    ({"train.num_epochs": True}, "config.train.num_epochs=True: must be of type int"),
+    ({"seed": "7"}, "config.seed='7': must be of type int"),
+    ({"seed": None}, "config.seed=None: must be of type int"),
+    ({"run.deterministic": 1}, "config.run.deterministic=1: must be of type bool"),
+    ({"dataset.path": 3}, "config.dataset.path=3: must be of type str"),
+    ({"dataset.classes": 3}, "config.dataset.classes=3: must be of type tuple"),
+    ({"dataset.source": "tdfs"}, "config.dataset.source='tdfs': did you mean tfds?"),
+    ({"dataset.standardize": "pixel"}, "config.dataset.standardize='pixel': "),
+    ({"optimizer.name": "sdg"}, "config.optimizer.name='sdg': did you mean sgd?"),
+    ({"optimizer.schedule": "cosin"}, "config.optimizer.schedule='cosin': did you mean cosine?"),
+    ({"train.compute_dtype": "float16"}, "config.train.compute_dtype='float16': did you mean"),
+    ({"corruption.kind": "random_label"}, "kind='random_label': did you mean random_labels?"),
+    ({"corruption.kind": ""}, "config.corruption.kind='': allowed: none, random_inputs"),
+    ({"corruption.kind": "random_labels+random_labels"}, "names random_labels twice"),
+    ({"corruption.kind": "random_labels+wrong_labels"}, "at most one kind may change the labels"),
+    ({"corruption.kind": "none+random_labels"}, "none goes with nothing else"),
+    ({"model.width": math.nan}, "config.model.width=nan: must be text, finite numbers"),
+    ({"model.activation": math.tanh}, "config.model.activation=<built-in function tanh>: must be"),
+    # that contradict one another
+    ({"dataset.source": "npz"}, "config.dataset.path='': source npz needs the path of a .npz file"),
+    ({"dataset.classes": (1, 1)}, "config.dataset.classes=(1, 1): must be different classes"),
+    ({"dataset.classes": (0, -1)}, "config.dataset.classes=(0, -1): must be different classes"),
+    ({"dataset.classes": ("cat", "dog")}, "classes=('cat', 'dog'): must be different classes, int"),
+    (
+        {"dataset.classes": (0.5, 1)},
+        "config.dataset.classes=(0.5, 1): must be different classes, int",
+    ),
+    ({"run.member_devices": 3}, "config.run.member_devices=3: must divide config.ensemble.size=1"),
+    (
+        {"optimizer.warmup_epochs": 101},
+        "warmup_epochs=101.0: must be at most config.train.num_epochs",
+    ),
+    ({"corruption.kind": "removed"}, "config.corruption.fraction=1.0: leaves no example"),
+    ({"corruption.kind": "label_transition"}, "config.corruption.transition=(): label_transition"),
+    (
+        {"corruption.transition": ((1.0, "0"), (0.0, 1.0)), "corruption.kind": "label_transition"},
+        "config.corruption.transition: row (1.0, '0'): must be a list of probabilities",
+    ),
+    (
+        {"corruption.transition": (0.5, 0.5), "corruption.kind": "label_transition"},
+        "config.corruption.transition: row 0.5: must be a list of probabilities",
+    ),
+    ({"corruption.kind": "unique_labels"}, "config.dataset.num_validation=-1: must be 0 with"),
+    # without effect
+    (
+        {"dataset.name": "mnits"},
+        "config.dataset.name='mnits': has an effect only with a source that has data sets by name, "
+        "such as tfds; here config.dataset.source='digits'",
+    ),
+    (
+        {"dataset.name": "mnist", "dataset.source": "npz", "dataset.path": "own.npz"},
+        "config.dataset.name='mnist': has an effect only with a source that has data sets by name",
+    ),
+    (
+        {"dataset.path": "own.npz"},
+        "config.dataset.path='own.npz': has an effect only with a source that is read from a path, "
+        "such as npz; here config.dataset.source='digits'",
+    ),
+    (
+        {"dataset.seed": 1, "dataset.num_validation": 0},
+        "config.dataset.seed=1: has an effect only where examples are drawn or held out; here "
+        "config.dataset.num_train=0, config.dataset.num_validation=0",
+    ),
+    ({"corruption.fraction": 0.4}, f"fraction=0.4: {DRAWS}config.corruption.kind='none'"),
+    ({"corruption.fraction": 0.0}, f"fraction=0.0: {DRAWS}config.corruption.kind='none'"),
+    ({"corruption.seed": 1}, f"config.corruption.seed=1: {DRAWS}config.corruption.kind='none'"),
+    (
+        {
+            "corruption.fraction": 0.5,
+            "corruption.kind": "unique_labels",
+            "dataset.num_validation": 0,
+        },
+        f"fraction=0.5: {DRAWS}config.corruption.kind='unique_labels'",
+    ),
+    (
+        {"corruption.transition": ((0.5, 0.5), (0.5, 0.5)), "corruption.kind": "random_labels"},
+        "has an effect only with the kind label_transition; here "
+        "config.corruption.kind='random_labels'",
+    ),
+    (
+        {"regularizer.dropout": 0.5, "model.widths": ()},
+        "config.regularizer.dropout=0.5: has an effect only on hidden layers; here "
+        "config.model.name='mlp', config.model.widths=()",
+    ),
+    ({"regularizer.hidden_noise": 0.5, "model.widths": ()}, "has an effect only on hidden layers"),
+    ({"regularizer.adversarial_radius": 0.1}, f"adversarial_radius=0.1: {ADVERSARIAL}"),
+    ({"regularizer.adversarial_steps": 3}, f"adversarial_steps=3: {ADVERSARIAL}"),
+    (
+        {"optimizer.momentum": 0.9, "optimizer.name": "adam"},
+        "momentum=0.9: has an effect only with sgd or rmsprop; here config.optimizer.name='adam'",
+    ),
+    ({"optimizer.momentum": 0.9, "optimizer.name": "lion"}, "only with sgd or rmsprop"),
+    (
+        {"optimizer.nesterov": True},
+        "config.optimizer.nesterov=True: has an effect only with the momentum of sgd or rmsprop; "
+        "here config.optimizer.name='sgd', config.optimizer.momentum=0.0",
+    ),
+    ({"optimizer.nesterov": True, "optimizer.name": "adamw"}, "here config.optimizer.name='adamw'"),
+    ({"optimizer.decay_factor": 0.1}, f"config.optimizer.decay_factor=0.1: {STEP}"),
+    ({"optimizer.decay_epochs": 3}, f"config.optimizer.decay_epochs=3.0: {STEP}"),
+    (
+        {"optimizer.decay_epochs": 3, "optimizer.schedule": "cosine"},
+        "has an effect only with the schedule step; here config.optimizer.schedule='cosine'",
+    ),
+]
+
+
+def with_fields(changes):
     config = default_config().to_dict()
-    config[section][field] = value
+    for name, value in changes.items():
+        *sections, field = name.split(".")
+        place = config
+        for section in sections:
+            place = place[section]
+        place[field] = value
+    return config
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD)
+def test_a_bad_config_is_one_line_that_says_why(changes, words):
     with pytest.raises(InputError) as error:
+        resolve(with_fields(changes))
+    said = str(error.value)
+    assert words in said
+    assert said.startswith("config.")
+    assert "\n" not in said
+
+
+GOOD = [
+    {"seed": 2**31 - 1},
+    {"seed": 2**31 - 3, "ensemble.size": 3},
+    {"corruption.kind": "random_labels", "corruption.fraction": 0.0},  # level 0 of a sweep
+    {"corruption.kind": "random_labels", "corruption.fraction": 0.0, "corruption.seed": 3},
+    {"corruption.kind": "removed", "corruption.fraction": 0.5, "corruption.seed": 1},
+    {"corruption.kind": "random_inputs+unique_labels", "corruption.fraction": 0.5}
+    | {"dataset.num_validation": 0},
+    {"corruption.kind": "label_transition", "corruption.transition": [[0.5, 0.5], [0, 1]]},
+    {"dataset.source": "tfds", "dataset.name": "mnist", "dataset.seed": 4, "dataset.num_train": 9},
+    {"dataset.source": "npz", "dataset.path": "own.npz"},
+    {"dataset.seed": 3},  # the held-out examples
+    {"dataset.data_dir": "/data"},  # changes no result
+    {"dataset.cache_dir": "/cache"},
+    {"optimizer.name": "rmsprop", "optimizer.momentum": 0.9, "optimizer.nesterov": True},
+    {"optimizer.schedule": "step", "optimizer.decay_factor": 1.0, "optimizer.decay_epochs": 300},
+    {"optimizer.warmup_epochs": 100},
+    {"regularizer.adversarial_weight": 0.3, "regularizer.adversarial_radius": 0.1},
+    {"regularizer.dropout": 0.5},
+    {"regularizer.dropout": 0.5, "model.name": "alexnet"},
+    {"model.name": "nets.py:Net", "model.fields": 3, "model.method": "own"},
+]
+
+
+@pytest.mark.parametrize("changes", GOOD)
+def test_a_field_that_has_an_effect_is_accepted(changes):
+    assert resolve(with_fields(changes))
+
+
+def test_the_config_of_a_run_that_is_there_is_not_judged_again():
+    config = with_fields({"optimizer.decay_factor": 0.1})
+    assert resolve(config, check_effects=False).optimizer.decay_factor == 0.1
+
+
+def test_the_table_of_effects_names_fields_and_passes_every_default():
+    defaults = flat_values(Config())
+    for name, effect in EFFECTS.items():
+        assert name in defaults
+        assert not name.startswith("run.")  # changes no result, so it may stand there unused
+        for other in effect.others:
+            assert other in defaults or other.startswith("model.fields.")
+    assert without_effect(defaults, defaults) == {}
+
+
+def test_where_files_lie_is_not_science():
+    here = with_fields({"dataset.source": "npz", "dataset.path": "/here/own.npz"})
+    here["model"] = {"name": "/here/nets.py:Net"}
+    there = with_fields({"dataset.source": "npz", "dataset.path": "/there/data.npz"})
+    there["model"] = {"name": "/there/deeper/nets.py:Net"}
+    one, other = resolve(here), resolve(there)
+    assert one.science_hash() == other.science_hash()
+    assert one.science()["model.name"] == "nets.py:Net"
+    for config in (one, other):  # and yet config.json has it, for whoever opens the run
+        flat = config.science() | config.without_science()
+        assert resolve(unflatten(flat)) == config
+    there["model"] = {"name": "/there/deeper/nets.py:Other"}
+    assert resolve(there).science_hash() != one.science_hash()
+
+
+def test_a_models_own_field_may_have_any_name_of_ours():
+    config = resolve({"model": {"name": "nets.py:Net", "fields": 3, "method": "lax", "seed": 1}})
+    assert config.model.fields == {"fields": 3, "method": "lax", "seed": 1}
+    assert resolve(unflatten(config.science() | config.without_science())) == config
+
+
+@pytest.mark.parametrize("config", [None, 3, [], "train"])
+def test_what_is_no_config_at_all_is_refused(config):
+    with pytest.raises(InputError, match="config="):
         resolve(config)
-    assert section in str(error.value)
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +278,9 @@ def test_a_bad_value_is_named_with_what_is_allowed(name, value, words):
         ({"trian": {}}, "did you mean train"),
         ({"train": {"batchsize": 3}}, "did you mean batch_size"),
         ({"train": 3}, "section"),
+        ({"train": None}, "section"),
+        ({"train": {4: 3}}, "unknown field"),
+        ({5: {}}, "unknown field"),
         ({"model": {"name": 3}}, "name"),
     ],
 )
@@ -61,13 +291,6 @@ def test_an_unknown_name_suggests_the_nearest(config, words):
 
 def test_an_integer_is_taken_where_a_float_is_meant():
     assert resolve({"corruption": {"fraction": 1}}).corruption.fraction == 1.0
-
-
-def test_unique_labels_allow_no_validation_examples():
-    config = {"corruption": {"kind": "random_inputs+unique_labels"}}
-    with pytest.raises(InputError, match="num_validation"):
-        resolve(config)
-    assert resolve(config | {"dataset": {"num_validation": 0}}).dataset.num_validation == 0
 
 
 def test_fields_that_change_no_result_do_not_change_the_hash():

@@ -20,6 +20,7 @@ from memjax.analysis.certificates import certify
 from memjax.analysis.critical_distance import CriticalRadius, critical_radius
 from memjax.analysis.search import Found, LogitsFn
 from memjax.errors import InputError
+from memjax.keys import tagged
 
 __all__ = [
     "Bounds",
@@ -72,7 +73,7 @@ def _search_box(key, logits_fn, params, problem, plan, candidates):
     """Returns which of the candidates [n] a search finds: the cheap one first, then on what is
     left, and near another class, the others.
     """
-    lass_key, pgd_key, climb_key = jax.random.split(key, 3)
+    lass_key, pgd_key, climb_key = (tagged(key, use) for use in ("lass", "pgd", "climb"))
     is_found, radius, dtype = np.zeros_like(candidates), problem.radius, problem.images.dtype
 
     def run(key, attack, settings, max_steps, is_tried):

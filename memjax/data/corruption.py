@@ -19,22 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from memjax.errors import InputError
-
-CORRUPTION_KINDS = {
-    "none": "nothing is changed",
-    "random_inputs": "Gaussian noise with the data's mean and variance as input (randX)",
-    "random_labels": "labels drawn uniformly, the true one included (randY)",
-    "wrong_labels": "labels drawn uniformly from all but the true one",
-    "label_transition": "labels drawn from the true class's row of a transition matrix",
-    "permuted_labels": "labels permuted among the corrupted examples: class counts are kept",
-    "shuffled_pixels": "pixels permuted, by one permutation for all examples",
-    "shuffled_pixels_each": "pixels permuted, by a permutation of its own for each example",
-    "unique_labels": "every example is a class of its own, whatever the fraction",
-    "removed": "the examples that would be corrupted are left out",
-}
-
-# What a fold_in of the key is for. Noise of different kinds must not share its random bits.
-_ORDER, _GAUSSIAN, _LABEL, _PIXELS = range(4)
+from memjax.keys import tagged
 
 
 def corrupted_positions(key: jax.Array, num_examples: int, fraction: float) -> jax.Array:
@@ -61,7 +46,7 @@ def corrupted_positions(key: jax.Array, num_examples: int, fraction: float) -> j
     fraction = float(fraction)
     if not (math.isfinite(fraction) and 0 <= fraction <= 1):
         raise InputError(f"corruption fraction={fraction}: must be in [0, 1]")
-    order = jax.random.permutation(jax.random.fold_in(key, _ORDER), num_examples)
+    order = jax.random.permutation(tagged(key, "corrupted examples"), num_examples)
     return order[: round(fraction * num_examples)].astype(jnp.int32)
 
 
@@ -90,7 +75,7 @@ def gaussian_image(
       >>> gaussian_image(jax.random.key(0), 7, (28, 28, 1), mean=0.13, std=0.31).shape
       (28, 28, 1)
     """
-    noise = jax.random.normal(_example_key(key, _GAUSSIAN, index), shape, jnp.float32)
+    noise = jax.random.normal(_example_key(key, "gaussian inputs", index), shape, jnp.float32)
     mean = jnp.broadcast_to(jnp.asarray(mean, jnp.float32), shape)
     std = jnp.broadcast_to(jnp.asarray(std, jnp.float32), shape)
     return mean + std * noise
@@ -189,7 +174,7 @@ def randomize_labels(
     positions = corrupted_positions(key, len(labels), fraction)
 
     def draw(index: jax.Array) -> jax.Array:
-        example_key = _example_key(key, _LABEL, index)
+        example_key = _example_key(key, "labels", index)
         if transition is not None:
             return jax.random.categorical(example_key, jnp.log(transition[labels[index]]))
         label = jax.random.randint(example_key, (), 0, num_classes - exclude_true, labels.dtype)
@@ -266,12 +251,12 @@ def shuffle_pixels(
 
     Args:
       key: a typed key.
-      images: [n height width channels], of any dtype.
+      images: [n height width channels] or [n features], of any dtype.
       fraction: share of the examples in [0, 1], static.
       per_example: a permutation of its own for each example, in place of one for all.
 
     Returns:
-      (images [n height width channels] of the same dtype, is_corrupted bool [n]).
+      (images of the same shape and dtype, is_corrupted bool [n]).
 
     Raises:
       InputError: if fraction is not in [0, 1].
@@ -286,16 +271,16 @@ def shuffle_pixels(
       True
     """
     images = jnp.asarray(images)
-    n, height, width, channels = images.shape
+    n = len(images)
     positions = corrupted_positions(key, n, fraction)
-    pixels = images.reshape(n, height * width, channels)
+    pixels = images.reshape(n, -1, images.shape[-1] if images.ndim > 2 else 1)
 
     def shuffle(index: jax.Array) -> jax.Array:
         # Position 0's permutation serves all where there is one for all.
-        example_key = _example_key(key, _PIXELS, index if per_example else 0)
-        return pixels[index][jax.random.permutation(example_key, height * width)]
+        example_key = _example_key(key, "pixels", index if per_example else 0)
+        return pixels[index][jax.random.permutation(example_key, pixels.shape[1])]
 
-    shuffled = jax.vmap(shuffle)(positions).reshape(-1, height, width, channels)
+    shuffled = jax.vmap(shuffle)(positions).reshape(-1, *images.shape[1:])
     return images.at[positions].set(shuffled), _mask(positions, n)
 
 
@@ -342,8 +327,8 @@ def remove(key: jax.Array, num_examples: int, fraction: float) -> jax.Array:
     return jnp.flatnonzero(~_mask(positions, num_examples), size=num_kept).astype(jnp.int32)
 
 
-def _example_key(key: jax.Array, purpose: int, index: ArrayLike) -> jax.Array:
-    return jax.random.fold_in(jax.random.fold_in(key, purpose), index)
+def _example_key(key: jax.Array, use: str, index: ArrayLike) -> jax.Array:
+    return jax.random.fold_in(tagged(key, use), index)
 
 
 def _pixel_mean(images: jax.Array) -> jax.Array:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
 from memjax.errors import InputError
+
+_VALUES_PER_BLOCK = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -15,14 +18,26 @@ class Split:
     """The examples of one split, on the host.
 
     Attributes:
-      images: [n height width channels], uint8 as stored, or float32 in [0, 1].
-      labels: int32 [n], in [0, num_classes).
+      images: [n height width channels], uint8 as stored, or float32 in [0, 1]; or [n features],
+        float32 (standardised where `dataset.standardize` is "feature").
+      labels: int32 [n], in [0, num_classes), as the source gives them.
       index: int64 [n], position of each example in the source's split.
+      true_labels: int32 [n], what the examples really show, where the source knows; else `labels`.
+      example_ids: str [n] (of objects), a file's path or a key; else the index as text.
     """
 
     images: np.ndarray
     labels: np.ndarray
     index: np.ndarray
+    true_labels: np.ndarray = None  # type: ignore[assignment]
+    example_ids: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Fills in what the source does not know."""
+        if self.true_labels is None:
+            object.__setattr__(self, "true_labels", self.labels)
+        if self.example_ids is None:
+            object.__setattr__(self, "example_ids", self.index.astype(str).astype(object))
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -30,13 +45,16 @@ class Split:
 
     @functools.cached_property
     def checksum(self) -> int:
-        """CRC-32 of pixels and labels, computed once."""
-        labels = np.ascontiguousarray(self.labels).data
-        return zlib.crc32(labels, zlib.crc32(np.ascontiguousarray(self.images).data))
+        """CRC-32 of pixels, labels and true labels, computed once."""
+        total = 0
+        for part in (self.images, self.labels, self.true_labels):
+            total = zlib.crc32(np.ascontiguousarray(part).data, total)
+        return total
 
     def take(self, positions: np.ndarray) -> "Split":
         """Returns the examples at these positions, in this order."""
-        return Split(self.images[positions], self.labels[positions], self.index[positions])
+        fields = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return Split(*(values[positions] for values in fields))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +67,9 @@ class Dataset:
       class_names: a name for each class.
       train: the training examples.
       validation: the validation examples; there may be none.
+      notes: what was done with the source that its owner should know, a sentence each.
+      feature_moments: (mean, std), float32 [features], that were taken off and divided by where
+        `dataset.standardize` is "feature".
     """
 
     name: str
@@ -56,13 +77,15 @@ class Dataset:
     class_names: tuple[str, ...]
     train: Split
     validation: Split
+    notes: tuple[str, ...] = ()
+    feature_moments: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def make_split(images: np.ndarray, labels: np.ndarray) -> Split:
     """Returns a whole split of a source, its index counted from 0.
 
     Args:
-      images: [n height width channels].
+      images: [n height width channels] or [n features].
       labels: [n], integers.
     """
     return Split(images, labels.astype(np.int32), np.arange(len(labels), dtype=np.int64))
@@ -98,6 +121,8 @@ def balanced_order(labels: np.ndarray, seed: int) -> np.ndarray:
 def hold_out(train: Split, num_validation: int, seed: int) -> tuple[Split, Split]:
     """Cuts a source without a validation split in two, balanced by class.
 
+    Every class keeps a training example; a class of one example has none in validation.
+
     Args:
       train: all examples.
       num_validation: examples to hold out; -1: a fifth.
@@ -107,19 +132,34 @@ def hold_out(train: Split, num_validation: int, seed: int) -> tuple[Split, Split
       (train, validation), each in the order of the source.
 
     Raises:
-      InputError: if no training example is left.
+      InputError: if some class would be left without a training example.
     """
+    num_classes = len(np.unique(train.labels))
     count = round(len(train) / 5) if num_validation < 0 else num_validation
-    if count >= len(train):
+    if num_validation < 0:
+        count = min(count, len(train) - num_classes)
+    if count > len(train) - num_classes:
         raise InputError(
-            f"config.dataset.num_validation={count}: must be less than {len(train)}, the number of "
-            "examples of a source without a validation split"
+            f"config.dataset.num_validation={count}: must be at most {len(train) - num_classes}, "
+            f"for it is held out of {len(train)} examples, and each of the {num_classes} classes "
+            "needs one in training"
         )
     order = balanced_order(train.labels, seed)
+    order = _with_first_of_classes(order[::-1], train.labels)[::-1]
     return train.take(np.sort(order[count:])), train.take(np.sort(order[:count]))
 
 
-def draw(split: Split, count: int, seed: int, field: str) -> Split:
+def _with_first_of_classes(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns an order that begins with the first example of each class; the rest follow.
+
+    A beginning that has every class already holds the same examples as before.
+    """
+    _, first = np.unique(labels[order], return_index=True)
+    first = np.sort(first)
+    return np.concatenate([order[first], np.delete(order, first)])
+
+
+def draw(split: Split, count: int, seed: int, field: str, every_class: bool = False) -> Split:
     """Draws examples, balanced by class and in the order of the source.
 
     Args:
@@ -127,15 +167,25 @@ def draw(split: Split, count: int, seed: int, field: str) -> Split:
       count: how many; fewer with the same seed are part of more.
       seed: another seed, another draw.
       field: the config's field, for the error.
+      every_class: whether each class of the split must be drawn.
 
     Raises:
-      InputError: if there are not as many.
+      InputError: if there are not as many, or if they are too few for every class.
     """
     if count > len(split):
         raise InputError(f"config.dataset.{field}={count}: must be at most {len(split)}")
     if count == len(split):
         return split
-    return split.take(np.sort(balanced_order(split.labels, seed)[:count]))
+    order = balanced_order(split.labels, seed)
+    if every_class:
+        num_classes = len(np.unique(split.labels))
+        if count < num_classes:
+            raise InputError(
+                f"config.dataset.{field}={count}: must be at least {num_classes}, an example of "
+                "each class"
+            )
+        order = _with_first_of_classes(order, split.labels)
+    return split.take(np.sort(order[:count]))
 
 
 def select_classes(dataset: Dataset, classes: tuple[int, ...]) -> Dataset:
@@ -144,6 +194,10 @@ def select_classes(dataset: Dataset, classes: tuple[int, ...]) -> Dataset:
     Args:
       dataset: a data set.
       classes: different classes of it.
+
+    Returns:
+      The data set of these classes. Examples whose true label is none of them are left out as well,
+      and a note says so.
 
     Raises:
       InputError: if one is not a class of the data set.
@@ -158,11 +212,24 @@ def select_classes(dataset: Dataset, classes: tuple[int, ...]) -> Dataset:
 
     def select(split: Split) -> Split:
         kept = split.take(np.flatnonzero(relabel[split.labels] >= 0))
-        return dataclasses.replace(kept, labels=relabel[kept.labels])
+        kept = kept.take(np.flatnonzero(relabel[kept.true_labels] >= 0))
+        return dataclasses.replace(
+            kept, labels=relabel[kept.labels], true_labels=relabel[kept.true_labels]
+        )
 
-    names = tuple(dataset.class_names[label] for label in classes)
-    return Dataset(
-        dataset.name, len(classes), names, select(dataset.train), select(dataset.validation)
+    train, validation = select(dataset.train), select(dataset.validation)
+    num_labelled = sum(
+        int((relabel[split.labels] >= 0).sum()) for split in (dataset.train, dataset.validation)
+    )
+    num_lost = num_labelled - len(train) - len(validation)
+    lost = f"{num_lost:,} examples are left out: their true label is none of the selected classes"
+    return dataclasses.replace(
+        dataset,
+        num_classes=len(classes),
+        class_names=tuple(dataset.class_names[label] for label in classes),
+        train=train,
+        validation=validation,
+        notes=(*dataset.notes, *([lost] if num_lost else [])),
     )
 
 
@@ -200,44 +267,64 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     return np.clip(resized / white, 0, 1)
 
 
-_BLOCK_BYTES = 1 << 24  # numpy counts, and sums in float64, with eight bytes a pixel
-
-
-def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
-    rows = max(1, _BLOCK_BYTES // max(1, images[:1].size))
-    return (images[start : start + rows] for start in range(0, len(images), rows))
-
-
 def pixel_moments(images: np.ndarray, per_channel: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean and standard deviation of the pixels, summed in float64.
 
     Args:
-      images: [n height width channels], uint8 or float32 in [0, 1].
-      per_channel: for each channel, in place of over everything.
+      images: [n height width channels], uint8 or float32 in [0, 1]; or [n features].
+      per_channel: for each channel (of features: for each), in place of over everything.
 
     Returns:
       (mean, std), float32, [channels] or [], in units of [0, 1] pixels (of uint8 / 255).
     """
     channels = images.shape[-1]
-    if images.dtype == np.uint8:
-        # Exact, and fast: 256 counts instead of a sum over all pixels.
-        counts = np.zeros((channels, 256), np.int64)
-        for block in _blocks(images):
-            for channel in range(channels):
-                counts[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
-        shares = counts / counts.sum(axis=1, keepdims=True)
-        levels = np.arange(256) / 255
-        mean = shares @ levels
-        square = shares @ levels**2
-    else:
-        sums = [
-            (block.sum((0, 1, 2), np.float64), np.square(block, dtype=np.float64).sum((0, 1, 2)))
-            for block in _blocks(images)
-        ]
-        mean, square = np.sum(sums, axis=0) / np.prod(images.shape[:3])
+    is_bytes = images.dtype == np.uint8
+    counts = np.zeros((channels, 256), np.int64)
+    total, total_square, num_pixels = np.zeros(channels), np.zeros(channels), 0
+    # In blocks: a count of bytes makes them 8 bytes wide, and so does a float64 sum of squares.
+    block = max(1, _VALUES_PER_BLOCK // max(1, images[:1].size))
+    for start in range(0, len(images), block):
+        pixels = images[start : start + block].reshape(-1, channels)
+        num_pixels += len(pixels)
+        if is_bytes:  # exact, and fast: 256 counts instead of a sum over all pixels
+            counts += [np.bincount(pixels[:, c], minlength=256) for c in range(channels)]
+        else:
+            total += pixels.sum(axis=0, dtype=np.float64)
+            total_square += np.square(pixels, dtype=np.float64).sum(axis=0)
+    levels = np.arange(256) / 255
+    mean = counts / num_pixels @ levels if is_bytes else total / num_pixels
+    square = counts / num_pixels @ levels**2 if is_bytes else total_square / num_pixels
     if not per_channel:
         mean, square = mean.mean(), square.mean()
     # Rounding may leave a variance of about 1e-17 where there is none.
     variance = square - mean**2
     variance = np.where(variance > 1e-12, variance, 0)
     return np.asarray(mean, np.float32), np.asarray(np.sqrt(variance), np.float32)
+
+
+def in_words(names: Sequence[str], most: int = 5) -> str:
+    """Returns the first names, and how many more there are.
+
+    Example:
+      >>> in_words(["a", "b", "c"], most=2)
+      'a, b and 1 more'
+    """
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def printable(text: str) -> str:
+    """Returns text that can be printed on one line and written to any table.
+
+    Names of files may hold line breaks, or bytes that are no text.
+
+    Example:
+      >>> printable("new\\nline"), printable(b"\\xff".decode("utf-8", "surrogateescape"))
+      ('new\\\\nline', '\\\\udcff')
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) in ("Cc", "Cs") else letter
+        for letter in text
+    )

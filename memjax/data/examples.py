@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from memjax import config as configuration
+from memjax.corruption_kinds import INPUT_KINDS, LABEL_KINDS, parse_kinds
 from memjax.data.corruption import (
-    CORRUPTION_KINDS,
     check_transition,
     corrupted_positions,
     gaussian_image,
@@ -23,14 +23,17 @@ from memjax.data.corruption import (
 from memjax.data.dataset import Dataset, pixel_moments
 from memjax.errors import InputError
 
-_INPUT_KINDS = ("random_inputs", "shuffled_pixels", "shuffled_pixels_each")
-_LABEL_KINDS = (
-    "random_labels",
-    "wrong_labels",
-    "label_transition",
-    "permuted_labels",
-    "unique_labels",
-)
+EXAMPLE_COLUMNS = {
+    "split": "'train' or 'validation'",
+    "index": "position in the source's split",
+    "example_id": "file path or key in the source; the index where it has none",
+    "label": "the label trained on",
+    "true_label": "the label before corruption, or the source's own true label",
+    "label_name": "name of the class of label",
+    "true_label_name": "name of the class of true_label",
+    "is_corrupted": "whether the corruption touched this example, or the source's label is wrong",
+    "is_mislabeled": "whether label is not true_label",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,22 +42,29 @@ class Examples:
 
     Attributes:
       images: [n height width channels], uint8, or float32 in units of [0, 1] pixels (noise is not
-        clipped to them).
+        clipped to them); or [n features], float32.
       labels: int32 [n], trained on.
-      true_labels: int32 [n], of the source.
-      is_corrupted: bool [n], chosen for corruption; unique labels alone corrupt nobody.
-      is_mislabeled: bool [n], the label is not the true one; False where every example is a class.
+      true_labels: int32 [n], of the source: its true labels where it knows them, else its labels.
+      is_corrupted: bool [n], chosen for corruption, or mislabelled in the source itself; unique
+        labels alone corrupt nobody.
       index: int64 [n], position in the source's training split.
       num_classes: of `labels`; with unique labels, n.
+      is_chosen: bool [n], chosen for corruption: whose input is noise where inputs are.
+      is_mislabeled: bool [n], the label is not the true label; with unique labels, nowhere.
+      example_ids: str [n], as in the source.
+      class_names: a name for each class of the source; with unique labels, the examples' ids.
     """
 
     images: np.ndarray
     labels: np.ndarray
     true_labels: np.ndarray
     is_corrupted: np.ndarray
-    is_mislabeled: np.ndarray
     index: np.ndarray
     num_classes: int
+    is_chosen: np.ndarray
+    is_mislabeled: np.ndarray
+    example_ids: np.ndarray
+    class_names: tuple[str, ...]
 
 
 def corrupt_examples(
@@ -63,7 +73,8 @@ def corrupt_examples(
     """Corrupts the training examples as the config's corruption section says.
 
     Kinds joined with "+" corrupt the same examples: one kind that changes inputs, one that changes
-    labels. `removed` goes with `unique_labels` only.
+    labels. `removed` goes with `unique_labels` only. New labels are drawn from what the examples
+    really show: wrong labels are wrong where the source's own label was wrong already.
 
     Args:
       config: the checked `corruption` section.
@@ -92,60 +103,37 @@ def corrupt_examples(
     if "removed" in kinds:
         train = train.take(np.asarray(remove(key, len(train), config.fraction)))
     images, labels = train.images, train.labels
-    num_classes = dataset.num_classes
-    is_corrupted = np.zeros(len(train), bool)
+    num_classes, class_names = dataset.num_classes, dataset.class_names
+    is_chosen = np.zeros(len(train), bool)
     if not with_images:
         images = images[:0]
     for kind in kinds:
-        if kind in _INPUT_KINDS and not with_images:
-            is_corrupted = np.zeros(len(train), bool)
-            is_corrupted[np.asarray(corrupted_positions(key, len(train), config.fraction))] = True
-        elif kind in _INPUT_KINDS:
-            images, is_corrupted = _corrupt_images(kind, key, images, config.fraction)
-        elif kind == "unique_labels":
-            labels, num_classes = np.asarray(unique_labels(labels)), len(train)
-        elif kind in _LABEL_KINDS:
+        if kind in INPUT_KINDS and not with_images:
+            is_chosen[np.asarray(corrupted_positions(key, len(train), config.fraction))] = True
+        elif kind in INPUT_KINDS:
+            images, is_chosen = _corrupt_images(kind, key, images, config.fraction)
+        elif kind in LABEL_KINDS and kind != "unique_labels":
             corrupt = _label_corruption(kind, num_classes, config.transition)
-            drawn, mask = corrupt(key, labels, config.fraction)
-            labels, is_corrupted = np.asarray(drawn), np.asarray(mask)
-    is_class = "unique_labels" not in kinds
-    is_mislabeled = (labels != train.labels) & is_class
+            # A permutation keeps the counts of the labels that are there.
+            source = train.labels if kind == "permuted_labels" else train.true_labels
+            drawn, mask = (np.asarray(made) for made in corrupt(key, source, config.fraction))
+            labels, is_chosen = np.where(mask, drawn, labels), mask
+    is_mislabeled = labels != train.true_labels
+    if "unique_labels" in kinds:
+        labels, num_classes = np.asarray(unique_labels(labels)), len(train)
+        class_names, is_mislabeled = tuple(train.example_ids), np.zeros(len(train), bool)
     return Examples(
-        images, labels, train.labels, is_corrupted, is_mislabeled, train.index, num_classes
+        images,
+        labels,
+        train.true_labels,
+        is_chosen | is_mislabeled,
+        train.index,
+        num_classes,
+        is_chosen,
+        is_mislabeled,
+        train.example_ids,
+        class_names,
     )
-
-
-def parse_kinds(kind: str) -> tuple[str, ...]:
-    """Splits "a+b" into kinds that are known and go together.
-
-    Args:
-      kind: names of `CORRUPTION_KINDS` joined with "+".
-
-    Raises:
-      InputError: if one is unknown, or if two would undo each other.
-
-    Example:
-      >>> parse_kinds("random_inputs+unique_labels")
-      ('random_inputs', 'unique_labels')
-    """
-    kinds = tuple(kind.split("+"))
-    for name in kinds:
-        if name not in CORRUPTION_KINDS:
-            known = configuration.nearest(name, CORRUPTION_KINDS)
-            raise InputError(f"config.corruption.kind={kind!r}: {known}")
-    for group, what in ((_INPUT_KINDS, "inputs"), (_LABEL_KINDS, "labels")):
-        if sum(name in group for name in kinds) > 1:
-            raise InputError(
-                f"config.corruption.kind={kind!r}: at most one kind may change the {what}"
-            )
-    if ("none" in kinds and len(kinds) > 1) or (
-        "removed" in kinds and set(kinds) - {"removed", "unique_labels"}
-    ):
-        raise InputError(
-            f"config.corruption.kind={kind!r}: none goes with nothing else, removed only with "
-            "unique_labels"
-        )
-    return kinds
 
 
 def examples_table(dataset: Dataset, examples: Examples) -> pd.DataFrame:
@@ -156,21 +144,26 @@ def examples_table(dataset: Dataset, examples: Examples) -> pd.DataFrame:
       examples: its training examples as corrupted.
 
     Returns:
-      A data frame with the columns split ("train" or "validation"), index (position in the source's
-      split), label (trained on), true_label, is_corrupted and is_mislabeled.
+      A data frame with the columns of `EXAMPLE_COLUMNS`.
     """
     validation = dataset.validation
     sizes = [len(examples.labels), len(validation)]
-    uncorrupted = np.zeros(len(validation), bool)
+    label_names = np.array(examples.class_names, object)
+    true_names = np.array(dataset.class_names, object)
+    is_wrong = validation.labels != validation.true_labels
+    columns = {
+        "split": np.repeat(["train", "validation"], sizes),
+        "index": (examples.index, validation.index),
+        "example_id": (examples.example_ids, validation.example_ids),
+        "label": (examples.labels, validation.labels),
+        "true_label": (examples.true_labels, validation.true_labels),
+        "label_name": (label_names[examples.labels], true_names[validation.labels]),
+        "true_label_name": (true_names[examples.true_labels], true_names[validation.true_labels]),
+        "is_corrupted": (examples.is_corrupted, is_wrong),
+        "is_mislabeled": (examples.is_mislabeled, is_wrong),
+    }
     return pd.DataFrame(
-        {
-            "split": np.repeat(np.array(["train", "validation"], object), sizes),
-            "index": np.concatenate([examples.index, validation.index]),
-            "label": np.concatenate([examples.labels, validation.labels]),
-            "true_label": np.concatenate([examples.true_labels, validation.labels]),
-            "is_corrupted": np.concatenate([examples.is_corrupted, uncorrupted]),
-            "is_mislabeled": np.concatenate([examples.is_mislabeled, uncorrupted]),
-        }
+        {k: np.concatenate(v) if isinstance(v, tuple) else v for k, v in columns.items()}
     )
 
 

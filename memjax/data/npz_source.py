@@ -1,28 +1,55 @@
-"""A user's own arrays from an .npz file, checked before anything is done with them."""
+"""A user's own arrays from an .npz file, in one of the layouts that are common."""
 
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from memjax.data.dataset import Dataset, Split, make_split
+from memjax.data.checks import Arrays, Reading, make_dataset
+from memjax.data.dataset import Dataset
+from memjax.data.label_names import as_array
 from memjax.errors import InputError
 
-_KEYS = ("images", "labels", "validation_images", "validation_labels", "num_classes")
+_FIELDS = ("images", "labels", "true_labels", "example_ids")
+_WHOLE = ("num_classes", "class_names")
 
 
-def load_npz(path: str) -> Dataset:
+def _prefixed(train: str, *others: str) -> dict[str, dict[str, str]]:
+    return {prefix: {field: prefix + field for field in _FIELDS} for prefix in (train, *others)}
+
+
+# For each layout, split by split (training first, then what can be the validation split, best
+# first), what the fields are called. Features are images of one axis.
+LAYOUTS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "memjax": _prefixed("", "validation_"),
+    "MedMNIST": _prefixed("train_", "val_", "test_"),
+    "Keras": {
+        f"_{split}": {"images": f"x_{split}", "labels": f"y_{split}"}
+        for split in ("train", "val", "test")
+    },
+    "features": {
+        prefix: {"images": f"{prefix}features"}
+        | {field: prefix + field for field in _FIELDS if field != "images"}
+        for prefix in ("", "validation_")
+    },
+}
+
+
+def load_npz(path: str, reading: Reading | None = None) -> Dataset:
     """Reads and checks the arrays of an .npz file.
 
-    They are `images`, `labels` and, if there, `validation_images`, `validation_labels` and
-    `num_classes`. Images are uint8, or floats in [0, 1]: [n height width channels],
-    [n height width], or [n features], which become images one pixel wide, [n features 1 1]. Labels
-    are integers from 0 to num_classes - 1; without `num_classes`, the largest training label is the
-    last class. Every class needs a training example.
+    They are `images` (or `features`) and `labels`, optionally `true_labels` and `example_ids`, the
+    same with `validation_` before them, `num_classes` and `class_names`; or `train_images`,
+    `val_images`, `test_images` and so on (MedMNIST), or `x_train`, `y_train`, `x_test`, `y_test`
+    (Keras). What each must be is said in `memjax.data.checks`. Where there is a validation and a
+    test split, the test split is not read.
 
     Args:
       path: the file. Nothing in it is unpickled.
+      reading: scale, layout and standardisation; None: the defaults.
 
     Returns:
       A Dataset; its validation split is empty where the file has none.
@@ -31,21 +58,93 @@ def load_npz(path: str) -> Dataset:
       InputError: one line that says what is wrong with the file.
     """
     where = f"config.dataset.path={path!r}"
-    arrays = _read(pathlib.Path(path).expanduser(), where)
-    train = _split(arrays, "", where)
-    num_classes = _num_classes(arrays, train, where)
-    if {"validation_images", "validation_labels"} & arrays.keys():
-        validation = _split(arrays, "validation_", where)
-        _check_classes(validation.labels, num_classes, f"{where}: validation_labels")
-        if validation.images.shape[1:] != train.images.shape[1:]:
-            raise InputError(
-                f"{where}: validation_images are {list(validation.images.shape[1:])}, "
-                f"but images are {list(train.images.shape[1:])}"
-            )
-    else:
-        validation = train.take(np.arange(0))
-    names = tuple(str(label) for label in range(num_classes))
-    return Dataset(pathlib.Path(path).stem, num_classes, names, train, validation)
+    reading = (reading or Reading())._replace(where=where)
+    file = pathlib.Path(path).expanduser()
+    return arrays_dataset(file.stem, _read(file, where), reading)
+
+
+def arrays_dataset(name: str, arrays: Mapping[str, Any], reading: Reading) -> Dataset:
+    """Makes a data set of named arrays, in one of `LAYOUTS`.
+
+    Args:
+      name: what to call it.
+      arrays: by name; every one must be of the layout.
+      reading: how to read them, and where they come from.
+
+    Raises:
+      InputError: if names are missing or unknown, with all that are there; or arrays unsound.
+    """
+    layout = LAYOUTS[_layout(arrays, reading.where)]
+    _check_names(arrays, layout, reading.where)
+    arrays = {name: as_array(value, f"{reading.where}: {name}") for name, value in arrays.items()}
+    splits = list(layout)
+    found = [
+        split for split in splits[1:] if any(name in arrays for name in layout[split].values())
+    ]
+    train = _arrays(arrays, layout, splits[0], reading.where)
+    validation = _arrays(arrays, layout, found[0], reading.where) if found else None
+    ignored = [name for split in found[1:] for name in layout[split].values() if name in arrays]
+    read = [
+        f"{name} {value.dtype} {list(value.shape)}"
+        for name, value in arrays.items()
+        if name not in ignored
+    ]
+    note = f"arrays read: {', '.join(read)}; ignored: {', '.join(ignored) or 'none'}"
+    return make_dataset(
+        name,
+        train,
+        validation,
+        reading,
+        arrays.get("class_names"),
+        _num_classes(arrays, reading.where),
+        [note],
+    )
+
+
+def _layout(arrays: Mapping[str, Any], where: str) -> str:
+    for name, layout in LAYOUTS.items():
+        if next(iter(layout.values()))["images"] in arrays:
+            return name
+    found = ", ".join(arrays) or "nothing"
+    raise InputError(
+        f"{where}: has no array images (found: {found}); write numpy.savez(PATH, images=..., "
+        "labels=...), or x_train, y_train, or train_images, train_labels"
+    )
+
+
+def _check_names(
+    arrays: Mapping[str, Any], layout: Mapping[str, Mapping[str, str]], where: str
+) -> None:
+    known = {name for fields in layout.values() for name in fields.values()} | set(_WHOLE)
+    unknown = [name for name in arrays if name not in known]
+    if unknown:
+        allowed = sorted(name for name in known if name not in arrays)
+        raise InputError(
+            f"{where}: unknown arrays {', '.join(unknown)} beside "
+            f"{', '.join(name for name in arrays if name in known)}; leave them out, or rename "
+            f"them to what they are: {', '.join(allowed)}"
+        )
+
+
+def _arrays(
+    arrays: Mapping[str, Any], layout: Mapping[str, Mapping[str, str]], split: str, where: str
+) -> Arrays:
+    names = layout[split]
+    for field in ("images", "labels"):
+        if names[field] not in arrays:
+            found = ", ".join(arrays)
+            raise InputError(f"{where}: has no array {names[field]} (found: {found})")
+    fields = {field: arrays[name] for field, name in names.items() if name in arrays}
+    return Arrays(**fields, names=names)
+
+
+def _num_classes(arrays: Mapping[str, Any], where: str) -> int | None:
+    if "num_classes" not in arrays:
+        return None
+    stated = np.asarray(arrays["num_classes"])
+    if stated.ndim != 0 or not np.issubdtype(stated.dtype, np.integer) or stated < 1:
+        raise InputError(f"{where}: num_classes must be one integer of at least 1")
+    return int(stated)
 
 
 def _read(path: pathlib.Path, where: str) -> dict[str, np.ndarray]:
@@ -54,7 +153,7 @@ def _read(path: pathlib.Path, where: str) -> dict[str, np.ndarray]:
             if not zipfile.is_zipfile(file):
                 raise InputError(f"{where}: not an .npz file; numpy.savez writes one")
         with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in _KEYS if key in stored.files}
+            return {key: stored[key] for key in stored.files}
     except OSError as error:
         raise InputError(f"{where}: {error.strerror or error}") from error
     except ValueError as error:
@@ -66,67 +165,3 @@ def _read(path: pathlib.Path, where: str) -> dict[str, np.ndarray]:
         ) from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(f"{where}: damaged file ({error})") from error
-
-
-def _split(arrays: dict[str, np.ndarray], prefix: str, where: str) -> Split:
-    for key in (f"{prefix}images", f"{prefix}labels"):
-        if key not in arrays:
-            found = ", ".join(arrays) or "none of the known ones"
-            raise InputError(f"{where}: has no array {key} (found: {found})")
-    images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(
-            f"{where}: {prefix}labels are {labels.dtype} {list(labels.shape)}; must be integers [n]"
-        )
-    images = _checked_images(images, f"{where}: {prefix}images")
-    if len(images) != len(labels):
-        raise InputError(
-            f"{where}: {len(images)} {prefix}images but {len(labels)} {prefix}labels; "
-            "must be as many"
-        )
-    if labels.max() > np.iinfo(np.int32).max:
-        raise InputError(f"{where}: {prefix}labels: {labels.max()} is too large for a class")
-    return make_split(images, labels)
-
-
-def _checked_images(images: np.ndarray, what: str) -> np.ndarray:
-    if images.ndim not in (2, 3, 4):
-        raise InputError(
-            f"{what} have shape {list(images.shape)}; must be [n height width channels], "
-            "[n height width] or [n features]"
-        )
-    if images.size == 0:
-        raise InputError(f"{what} have shape {list(images.shape)}; there must be an example")
-    if images.dtype != np.uint8:
-        if not np.issubdtype(images.dtype, np.floating):
-            raise InputError(f"{what} are {images.dtype}; must be uint8, or floats in [0, 1]")
-        low, high = images.min(), images.max()  # NaN if there is one
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise InputError(f"{what} have NaN or infinite values")
-        if low < 0 or high > 1:
-            raise InputError(f"{what} range over [{low:g}, {high:g}]; floats must be in [0, 1]")
-        images = images.astype(np.float32)
-    return images.reshape(*images.shape, *(1,) * (4 - images.ndim))
-
-
-def _num_classes(arrays: dict[str, np.ndarray], train: Split, where: str) -> int:
-    largest = int(train.labels.max())
-    num_classes = largest + 1
-    if "num_classes" in arrays:
-        stated = arrays["num_classes"]
-        if stated.ndim != 0 or not np.issubdtype(stated.dtype, np.integer) or stated < 1:
-            raise InputError(f"{where}: num_classes must be one integer of at least 1")
-        num_classes = int(stated)
-    _check_classes(train.labels, num_classes, f"{where}: labels")
-    present = np.unique(train.labels)
-    if len(present) < num_classes:
-        gaps = np.flatnonzero(present != np.arange(len(present)))
-        empty = gaps[0] if len(gaps) else len(present)
-        raise InputError(f"{where}: class {empty} of {num_classes} has no training example")
-    return num_classes
-
-
-def _check_classes(labels: np.ndarray, num_classes: int, what: str) -> None:
-    outside = labels[(labels < 0) | (labels >= num_classes)]
-    if len(outside):
-        raise InputError(f"{what}: {outside[0]} is outside the classes 0 to {num_classes - 1}")

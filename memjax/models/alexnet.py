@@ -108,7 +108,12 @@ class AlexNet(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=kernel_init)(activations)
 
     def _check_size(self, images: jax.Array) -> None:
-        if images.ndim != 4 or min(images.shape[1:3]) - 2 * self.crop < self.pool**2:
+        if images.ndim != 4:
+            raise InputError(
+                f"AlexNet: needs images [n height width channels], not {list(images.shape[1:])}; "
+                "features train an mlp"
+            )
+        if min(images.shape[1:3]) - 2 * self.crop < self.pool**2:
             raise InputError(
                 f"AlexNet: images of shape {images.shape[1:]} are too small: with crop={self.crop}"
                 f" and pool={self.pool}, height and width must be at least"

@@ -17,6 +17,7 @@ from memjax.config import nearest
 from memjax.errors import InputError
 from memjax.models.alexnet import AlexNet
 from memjax.models.mlp import MLP
+from memjax.models.source import imports_from_folder
 from memjax.training.regularizers import Regularizers
 
 MODELS: dict[str, type[nn.Module]] = {"mlp": MLP, "alexnet": AlexNet}
@@ -143,7 +144,8 @@ def _import_file(path: Path):
     module = types.ModuleType(module_name)
     module.__file__ = str(path)
     sys.modules[module_name] = module
-    loader.exec_module(module)
+    with imports_from_folder(path):
+        loader.exec_module(module)
     return module
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from memjax.analysis.microbatch import over_devices, over_microbatches
 from memjax.errors import InputError
+from memjax.keys import tagged
 from memjax.loading import Run, SplitArrays
 from memjax.runtime.mesh import DATA, make_mesh
 
@@ -28,10 +29,15 @@ EXAMPLE_COLUMNS = {
     **CHECKPOINT_COLUMNS,
     "split": "'train' or 'validation'",
     "index": "position in the source's split",
-    "label": "the label trained on (validation: the true one)",
-    "true_label": "the label before corruption",
-    "is_corrupted": "whether the corruption touched this example",
+    "example_id": "file path or key in the source; the index where it has none",
+    "label": "the label trained on (validation: the source's)",
+    "true_label": "the label before corruption, or the source's own true label",
+    "is_corrupted": "whether the corruption touched this example, or the source's label is wrong",
+    "is_mislabeled": "whether label is not true_label",
 }
+
+# Those that say what an example is, whatever the checkpoint.
+OF_EXAMPLES = ("index", "example_id", "label", "true_label", "is_corrupted", "is_mislabeled")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +157,7 @@ class Context:
         if not 0 <= num_devices <= len(devices):
             raise InputError(f"--num_devices={num_devices}: must be 0 to {len(devices)}")
         self.mesh: Mesh = make_mesh(1, num_devices, devices=devices)
-        self.key = jax.random.key(options.seed)
+        self.key = tagged(jax.random.key(options.seed), "analysis")
         self._shared: dict[Any, Any] = {}
 
     @property
@@ -207,10 +213,7 @@ class Context:
         return {
             **self.checkpoint_columns(step, member),
             "split": split,
-            "index": arrays.source_index,
-            "label": arrays.labels,
-            "true_label": arrays.true_labels,
-            "is_corrupted": arrays.is_corrupted,
+            **arrays.columns(),
         }
 
     @functools.cached_property

@@ -7,11 +7,12 @@ import pandas as pd
 
 from memjax.analysis.critical import critical_bounds_over_radii, critical_radius
 from memjax.errors import InputError
+from memjax.keys import tagged
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 
 COLUMNS = {
     **EXAMPLE_COLUMNS,
-    "radius": "max-norm radius, in [0, 1] pixel units",
+    "radius": "max-norm radius, in [0, 1] pixel units (of features: as the model sees them)",
     "radius_as_given": "the same, in `radius_units`",
     "radius_units": "'unit' [0, 1], 'pixel' 0 to 255, or 'standardized' (what the model sees)",
     "critical_lower": "a point within the radius with another predicted class was found",
@@ -32,6 +33,13 @@ def radii_in_unit_pixels(context: Context) -> list[float]:
 
 
 def _check(context: Context) -> None:
+    if len(context.run.setup.image_shape) == 1:
+        if context.options.clip:
+            raise InputError("--clip: is for pixels in [0, 1]; this run has features")
+        if context.options.radius_units == "pixel":
+            raise InputError(
+                "--radius_units=pixel: this run has features; allowed: unit, standardized"
+            )
     std = np.unique(np.asarray(context.run.setup.network.std))
     if context.options.radius_units == "standardized" and len(std) > 1:
         raise InputError(
@@ -53,7 +61,8 @@ def _compute(context: Context, step: int) -> pd.DataFrame:
             "microbatch_size": context.microbatch_size or 512,
             "search_logits_fn": context.run.trained_logits_fn,
         }
-        network = context.key, context.run.logits_fn, params, on_devices
+        key = tagged(context.key, "critical")
+        network = key, context.run.logits_fn, params, on_devices
         bounds = critical_bounds_over_radii(*network, radii, **shared)
         # Unit by unit, the certificates of every image would take longer than all else.
         distance = critical_radius(*network, refine_up_to=0, **shared)

@@ -14,15 +14,13 @@ import pandas as pd
 from memjax.analysis import difficulty
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.statistics import binomial_null, overdispersion
+from memjax.keys import tagged
 from memjax.loading import SplitArrays
-from memjax.passes.base import Context, Pass
+from memjax.passes.base import EXAMPLE_COLUMNS, OF_EXAMPLES, Context, Pass
 
 COLUMNS = {
     "split": "'train' or 'validation'",
-    "index": "position in the source's split",
-    "label": "the label trained on (validation: the true one)",
-    "true_label": "the label before corruption",
-    "is_corrupted": "whether the corruption touched this example",
+    **{name: meaning for name, meaning in EXAMPLE_COLUMNS.items() if name in OF_EXAMPLES},
     "probability_correct": "share of members that are right at the end",
     "first_epoch_correct": "first epoch looked at in which it is right, mean over the members "
     "that ever are; nan if none is",
@@ -162,10 +160,7 @@ def _table(name: str, arrays: SplitArrays, members: list[_Trajectory], key: jax.
     return pd.DataFrame(
         {
             "split": name,
-            "index": arrays.source_index,
-            "label": arrays.labels,
-            "true_label": arrays.true_labels,
-            "is_corrupted": arrays.is_corrupted,
+            **arrays.columns(),
             "probability_correct": probability,
             "first_epoch_correct": _mean_where(first, first >= 0),
             "epoch_learned_for_good": _mean_where(for_good, for_good >= 0),
@@ -196,7 +191,7 @@ def _compute(context: Context, step: None) -> pd.DataFrame:
             members = [
                 _Trajectory(m.epochs, *(values[..., rows] for values in m[1:])) for m in found
             ]
-        tables.append(_table(name, arrays, members, context.key))
+        tables.append(_table(name, arrays, members, tagged(context.key, "difficulty")))
     return pd.concat(tables, ignore_index=True)
 
 

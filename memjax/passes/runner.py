@@ -13,7 +13,7 @@ from memjax.errors import InputError
 from memjax.passes.base import Context, Pass
 from memjax.runtime.distributed import appears, is_main_process, on_all, on_main
 from memjax.runtime.tables import read_metadata, read_table, write_table
-from memjax.runtime.workdir import difference, read_json
+from memjax.runtime.workdir import difference, job, read_json, write_atomically
 
 
 def identity(context: Context, analysis_pass: Pass) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def run_pass(
     Args:
       context: the run and the options.
       analysis_pass: the pass.
-      overwrite: discards a table that is there.
+      overwrite: discards a table that is there; once for each job, where $MEMJAX_JOB names it.
       on_step: called with (checkpoints done, checkpoints in all), the other processes' estimated.
 
     Returns:
@@ -102,11 +102,15 @@ def _missing(
 ) -> list[Any]:
     """Returns the checkpoints that the table does not have yet."""
     path = table_path(context, analysis_pass)
+    mark = path.parent / f".{analysis_pass.name}.job"  # of the job that overwrote the table last
+    if overwrite and job() and mark.exists() and mark.read_text() == job():
+        overwrite = False  # what is there is this job's own progress
     if overwrite:
         path.unlink(missing_ok=True)
         parts_folder = _part_path(context, analysis_pass, None).parent
         if parts_folder.exists():
             parts_folder.rmtree()
+        write_atomically(mark, lambda name: epath.Path(name).write_text(job()))
     if not check_table(path, wanted):
         return keys
     if not analysis_pass.per_checkpoint:

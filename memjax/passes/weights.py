@@ -10,6 +10,8 @@ import pandas as pd
 from memjax.analysis.filters import filter_quality, first_layer_filters, rank_against_initial
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.sharpness import hessian_eigenvalue, hessian_trace
+from memjax.errors import InputError
+from memjax.keys import tagged
 from memjax.passes.base import CHECKPOINT_COLUMNS, Context, Pass, as_lists
 
 NUM_TRACE_PROBES = 30
@@ -36,6 +38,12 @@ SHARPNESS_COLUMNS = {
     "trace": "of the Hessian, Hutchinson's estimate (nats per parameter unit^2)",
     "trace_standard_error": "its standard error",
 }
+
+
+def _check_filters(context: Context) -> None:
+    shape = context.run.setup.image_shape
+    if len(shape) != 3:
+        raise InputError(f"pass filters: is for images; this run has {shape[0]} features")
 
 
 def _filters(context: Context, step: int) -> pd.DataFrame:
@@ -80,7 +88,10 @@ def _sharpness(context: Context, step: int) -> pd.DataFrame:
                 "example_loss": _loss_unless_padding,
             }
             arguments = (context.run.logits_fn, params, images, jnp.asarray(labels))
-            eigen_key, trace_key = jax.random.split(jax.random.fold_in(context.key, member))
+            eigen_key, trace_key = (
+                jax.random.fold_in(tagged(context.key, use), member)
+                for use in ("eigenvalue", "trace")
+            )
             found = hessian_eigenvalue(eigen_key, *arguments, **settings)
             trace = hessian_trace(trace_key, *arguments, num_probes=NUM_TRACE_PROBES, **settings)
             scale = len(images) / count  # from the mean over the padded to that over the real
@@ -104,6 +115,7 @@ FILTERS = Pass(
     columns=FILTER_COLUMNS,
     options=("members",),
     compute=_filters,
+    check=_check_filters,
 )
 SHARPNESS = Pass(
     name="sharpness",

@@ -1,15 +1,17 @@
 """The run folder: claimed by one run at a time, written so that a file is whole or absent."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 from etils import epath
 
+from memjax.config import comparable
 from memjax.errors import InputError, InUse
 
 CONTENTS = (
@@ -27,6 +29,17 @@ CONTENTS = (
     "tensorboard",
     "profile",
 )
+# There while a run is being deleted: whoever claims the folder next ends the deletion.
+_CLEARING = ".clearing"
+# What flock says where a file system has no locks (Lustre without -o flock, some NFS and FUSE).
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
+_locks = True
+
+
+def use_locks(wanted: bool) -> None:
+    """Says whether `claim` locks folders, in this process; without, the user takes care of it."""
+    global _locks
+    _locks = wanted
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -106,12 +119,15 @@ def check_same_run(workdir: epath.Path, config: dict[str, Any]) -> bool:
       config: what config.json would hold; its "science" part is compared.
 
     Raises:
-      InputError: if the folder holds another run, with the difference.
+      InputError: if the folder holds another run, with the difference, or what is no longer
+        known to be of which.
     """
-    if not (workdir / "config.json").exists():
+    if is_being_cleared(workdir):
+        return False
+    if not has_config(workdir):
         return False
     there = read_json(workdir / "config.json").get("science", {})
-    found = difference(there, config["science"])
+    found = difference(comparable(there), config["science"])
     if found:
         raise InputError(
             f"--workdir={workdir}: holds a run of another config ({found}); "
@@ -120,12 +136,34 @@ def check_same_run(workdir: epath.Path, config: dict[str, Any]) -> bool:
     return True
 
 
+def has_config(workdir: epath.Path) -> bool:
+    """Returns whether the folder holds a config.json.
+
+    Raises:
+      InputError: if it does not, but what a run wrote, so that nobody knows which run.
+    """
+    if (workdir / "config.json").exists():
+        return True
+    # A sweep's point that could not be begun left its failure and nothing else.
+    for name in CONTENTS:
+        if name != "failure.json" and (workdir / name).exists():
+            raise InputError(
+                f"--workdir={workdir}: holds {name} of a run but no config.json, so it is not "
+                "known of which; choose another --workdir, or delete it (memjax.main does with "
+                "--overwrite)"
+            )
+    return False
+
+
 @contextlib.contextmanager
 def claim(workdir: epath.Path) -> Iterator[None]:
     """Holds the folder for this process alone; the system lets go of it however the process ends.
 
+    What an interrupted deletion left is deleted first.
+
     Raises:
-      InputError: if the folder cannot be made or written, or is of a store without checkpoints.
+      InputError: if the folder cannot be made, written or locked, or is of a store without
+        checkpoints.
       InUse: if another process holds it.
     """
     if is_remote(workdir):
@@ -139,6 +177,7 @@ def claim(workdir: epath.Path) -> Iterator[None]:
             raise InputError(
                 f"--workdir={workdir}: {bucket}: no such bucket, or no right to see it"
             )
+        _end_clearing(workdir)
         yield
         return
     try:
@@ -147,18 +186,68 @@ def claim(workdir: epath.Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"--workdir={workdir}: not writable ({error.strerror})") from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InUse(f"--workdir={workdir}: another process is at work in it") from None
+        if _locks:
+            _lock(lock, workdir)
+        _end_clearing(workdir)
         yield
 
 
+def _lock(file: IO[str], workdir: epath.Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InUse(f"--workdir={workdir}: another process is at work in it") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise InputError(f"--workdir={workdir}: cannot be locked ({error.strerror})") from None
+        raise InputError(
+            f"--workdir={workdir}: its file system has no file locks ({error.strerror}); give "
+            "--nolock, and see to it yourself that no other process works in the folder"
+        ) from None
+
+
 def clear(workdir: epath.Path) -> None:
-    """Deletes what a run wrote into the folder, and nothing else."""
-    for name in CONTENTS:
+    """Deletes what a run wrote into the folder, and nothing else.
+
+    However it is interrupted, no checkpoint is left for a run of another config to go on from:
+    config.json goes last, and a mark stays until all is gone, of which `claim` takes notice.
+    """
+    write_atomically(workdir / _CLEARING, lambda path: epath.Path(path).write_text(""))
+    for name in (*(name for name in CONTENTS if name != "config.json"), "config.json"):
         path = workdir / name
         if path.is_dir():
             path.rmtree()
         elif path.exists():
             path.unlink()
+    (workdir / _CLEARING).unlink()
+
+
+def is_being_cleared(workdir: epath.Path) -> bool:
+    """Returns whether a deletion was begun in the folder and has not come to its end."""
+    return (workdir / _CLEARING).exists()
+
+
+def _end_clearing(workdir: epath.Path) -> None:
+    if is_being_cleared(workdir):
+        clear(workdir)
+
+
+def job() -> str:
+    """Returns the name of the job that this process was started by; empty if nothing says one.
+
+    Launchers set MEMJAX_JOB, to the same name however often they start the job again.
+    """
+    return os.environ.get("MEMJAX_JOB", "")
+
+
+def was_begun_by_this_job(workdir: epath.Path) -> bool:
+    """Returns whether the run in the folder is one that this very job began.
+
+    --overwrite then has nothing to delete: what is there is the job's own progress.
+    """
+    if not job():
+        return False
+    try:
+        return read_json(workdir / "config.json").get("job") == job()
+    except InputError:
+        return False

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from memjax.config import Config
+from memjax.corruption_kinds import parse_kinds
 from memjax.data.batching import make_batches
 from memjax.data.dataset import Dataset
-from memjax.data.examples import parse_kinds
 from memjax.runtime.mesh import make_mesh
 from memjax.sweeps.grouping import Group, num_examples
 from memjax.training.group import Group as MembersOnDevices

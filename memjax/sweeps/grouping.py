@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from memjax.config import Config, flatten
-from memjax.data.examples import parse_kinds
+from memjax.corruption_kinds import parse_kinds
 from memjax.data.sources import Dataset
 from memjax.errors import InputError
 

@@ -1,16 +1,20 @@
 """A sweep file: a function `get_points(variant)` that yields named configs; read and checked."""
 
+import collections
 import importlib.util
+import itertools
 import json
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from memjax.config import Config, nearest, resolve, with_values
+from memjax.config import Config, flat_values, nearest, resolve, with_values
+from memjax.config_effects import set_fields, without_effect
 from memjax.errors import InputError
+from memjax.located import located
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
 
@@ -54,7 +58,7 @@ def load_sweep(
 
     Args:
       path: FILE.py or FILE.py:VARIANT.
-      shipped: where files of that name are looked for that are not at the path.
+      shipped: where a bare name or configs/sweeps/NAME.py may lie as well.
       data_dir: in place of every point's `dataset.data_dir`.
       tensorboard: whether every point writes TensorBoard scalars, whatever its config says.
 
@@ -65,7 +69,8 @@ def load_sweep(
       InputError: if there is no such file, it fails, or a point is not sound.
     """
     name, _, variant = path.partition(":")
-    module = _import(_find(name, shipped))
+    file = _find(name, shipped)
+    module = _import(file)
     get_points = getattr(module, "get_points", None)
     if not callable(get_points):
         raise InputError(f"--sweep={path}: must define a function get_points(variant)")
@@ -80,7 +85,8 @@ def load_sweep(
     forced: dict[str, Any] = {} if data_dir is None else {"dataset.data_dir": data_dir}
     if tensorboard:
         forced["run.tensorboard"] = True
-    configs = tuple(with_values(config, forced) for config in configs)
+    folder = file.absolute().parent
+    configs = tuple(located(with_values(config, forced), folder) for config in configs)
     return Sweep(points, configs, getattr(module, "get_tables", None))
 
 
@@ -88,8 +94,9 @@ def check_points(points: tuple[Point, ...], path: str) -> tuple[Config, ...]:
     """Returns the checked configs of all points.
 
     Raises:
-      InputError: if there are none, two have one name, factors differ in their names, or a config
-        is not sound; it names the point.
+      InputError: if there are none, two have one name, factors differ in their names, a config is
+        not sound, a field that was set has an effect at no point, or ensembles share members; it
+        names the point.
 
     Example:
       >>> from memjax.config import default_config
@@ -118,27 +125,54 @@ def check_points(points: tuple[Point, ...], path: str) -> tuple[Config, ...]:
             if not isinstance(value, str | bool | int | float):
                 raise InputError(f"{where}: factor {factor}={value!r}: must be text or a number")
         try:
-            configs.append(resolve(point.config))
+            configs.append(resolve(point.config, check_effects=False))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-    _check_seeds(points, configs, path)
+    _check_effects(points, configs, path)
+    _check_members(points, configs, path)
     return tuple(configs)
 
 
-def _check_seeds(points: tuple[Point, ...], configs: list[Config], path: str) -> None:
-    """Raises InputError if two ensembles that differ in their seeds alone share members."""
-    seeds: dict[str, list[tuple[int, str]]] = {}
+def _check_effects(points: Sequence[Point], configs: Sequence[Config], path: str) -> None:
+    """Raises InputError for a field that was set and has an effect at none of the points.
+
+    One point alone may have it: the radius of adversarial training where its weight goes from 0 up.
+    """
+    defaults = flat_values(Config())
+    refused: dict[str, str] = {}
+    effective: set[str] = set()
     for point, config in zip(points, configs, strict=True):
-        science = config.science() | {"seed": 0}
-        key = json.dumps(science, sort_keys=True)
-        seeds.setdefault(key, []).append((config.seed, point.name))
+        values = flat_values(config)
+        lines = without_effect(values, defaults)
+        for name in set_fields(values, defaults):
+            if name in lines:
+                refused.setdefault(name, f"--sweep={path}: point {point.name!r}: {lines[name]}")
+            else:
+                effective.add(name)
+    for name, line in refused.items():
+        if name not in effective:
+            raise InputError(f"{line}; so at every point where it is set")
+
+
+def _check_members(points: Sequence[Point], configs: Sequence[Config], path: str) -> None:
+    """Raises InputError if ensembles of different seeds share members."""
+    alike = collections.defaultdict(list)
+    for point, config in zip(points, configs, strict=True):
         size = config.ensemble.size
-        for seed, name in seeds[key][:-1]:
-            if seed != config.seed and abs(seed - config.seed) < size:
+        if size == 1:
+            continue
+        # Noise of another seed does not make other networks of them.
+        science = config.science().items()
+        kept = {k: v for k, v in science if k not in ("seed", "corruption.seed")}
+        alike[size, json.dumps(kept, sort_keys=True)].append((config.seed, point.name))
+    for (size, _), found in alike.items():
+        for (seed, name), (later, other) in itertools.pairwise(sorted(found)):
+            if 0 < later - seed < size:
                 raise InputError(
-                    f"--sweep={path}: points {name!r} and {point.name!r}: ensembles of {size} with "
-                    f"seeds {seed} and {config.seed} share {size - abs(seed - config.seed)} "
-                    f"members (member m is the run with seed + m); take seeds {size} apart"
+                    f"--sweep={path}: points {name!r} and {other!r}: share members: "
+                    f"config.ensemble.size={size} members of config.seed={seed} have the seeds "
+                    f"{seed} to {seed + size - 1}, and the other's begin with {later}; let the "
+                    f"seeds differ by {size}"
                 )
 
 
@@ -148,7 +182,10 @@ def sweep_names(folder: pathlib.Path) -> list[str]:
 
 
 def _find(name: str, shipped: pathlib.Path) -> pathlib.Path:
-    for candidate in (pathlib.Path(name), shipped / pathlib.Path(name).name):
+    candidates = [pathlib.Path(name)]
+    if name.removeprefix("configs/sweeps/").count("/") == 0:
+        candidates.append(shipped / pathlib.Path(name).name)
+    for candidate in candidates:
         if candidate.is_file() and candidate.suffix == ".py":
             return candidate
     known = [f"configs/sweeps/{found}" for found in sweep_names(shipped)]

@@ -11,11 +11,21 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from memjax.config import Config
+from memjax.config import Config, comparable
 from memjax.data.sources import Dataset, load_dataset
 from memjax.errors import InputError, InUse
+from memjax.keys import DRAWS_VERSION
+from memjax.models.source import code_fingerprints
 from memjax.runtime.preemption import StopRequest, stop_request
-from memjax.runtime.workdir import claim, clear, difference, read_json, write_json
+from memjax.runtime.workdir import (
+    claim,
+    clear,
+    difference,
+    has_config,
+    is_being_cleared,
+    read_json,
+    write_json,
+)
 from memjax.sweeps.cost import Cost, estimate, group_bytes, sweep_mesh
 from memjax.sweeps.grouping import Group, bounded, group_points, num_examples, share
 from memjax.sweeps.points import Point, Sweep
@@ -25,7 +35,7 @@ from memjax.training import dynamics
 from memjax.training.loop import Watcher, train_group
 from memjax.training.memory import chunk_size, is_out_of_memory, memory_budget
 from memjax.training.point_folder import PointFolder, goes_on, whole_summary
-from memjax.training.setup import Setup, member_size, prepare
+from memjax.training.setup import Setup, member_size, prepare, source_fingerprint
 
 _MAX_CPU_DEVICES = 16  # each has a copy of the images
 _LOGGER = logging.getLogger("memjax")
@@ -137,11 +147,13 @@ def _dynamics_bytes(config: Config, dataset: Dataset) -> int:
 
 def check_workdir(workdir: epath.Path, plan: Plan) -> None:
     """Raises InputError if a point's folder holds a run of another config."""
-    for point, config in zip(plan.points, plan.configs, strict=True):
-        path = workdir / "points" / point.name / "config.json"
-        if not path.exists():
+    for point, config, dataset in zip(plan.points, plan.configs, plan.datasets, strict=True):
+        folder = workdir / "points" / point.name
+        if is_being_cleared(folder) or not has_config(folder):
             continue
-        there, here = _science_of(path.parent), config.science()
+        there = _science_of(folder)
+        known = code_fingerprints(config.model.name) | {"draws.version": DRAWS_VERSION}
+        here = config.science() | known | source_fingerprint(config.dataset, dataset)
         found = difference(there, here)
         if found and not goes_on(there, here, f"--workdir={workdir}: point {point.name!r}"):
             raise InputError(
@@ -228,14 +240,16 @@ def _is_open(folder: epath.Path, config: Config, retry_failed: bool) -> bool:
     state = state_of(folder)
     if state == "finished":
         there = _science_of(folder)
-        return whole_summary(folder) is None or goes_on(there, config.science(), f"{folder}")
+        more = there.get("train.num_epochs", 0) < config.train.num_epochs
+        return more or whole_summary(folder) is None
     return state == "open" or retry_failed
 
 
 def _science_of(folder: epath.Path) -> dict[str, Any]:
-    """Returns the science fields of a point's config.json but for its data."""
-    science = read_json(folder / "config.json").get("science", {})
-    return {name: value for name, value in science.items() if not name.startswith("data.")}
+    """Returns what a point's config.json says, but for the examples as corrupted."""
+    there = comparable(read_json(folder / "config.json").get("science", {}))
+    there.pop("data.fingerprint", None)
+    return there
 
 
 class _GroupTraining:

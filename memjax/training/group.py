@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from memjax.data.examples import parse_kinds
+from memjax.corruption_kinds import parse_kinds
 from memjax.runtime.checkpoints import finite_and_checksums
 from memjax.runtime.distributed import largest
 from memjax.runtime.mesh import MEMBER, over_members, place, replicated, shard_members

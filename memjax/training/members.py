@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from memjax.config import Config, flatten
+from memjax.corruption_kinds import parse_kinds
 from memjax.data.corruption import gaussian_image
 from memjax.data.dataset import pixel_moments
-from memjax.data.examples import parse_kinds
 from memjax.runtime.mesh import place, place_images, replicated, split_batch, take_rows
 from memjax.training.setup import Setup, member_subsets
 from memjax.training.step import unit_pixels
@@ -90,7 +90,7 @@ def point_members(setup: Setup, traced: Sequence[str], common: bool) -> Members:
         found = np.searchsorted(setup.dataset.train.index, examples.index, sorter=order)
         rows = order[found].astype(np.int32)[subsets]
         uses_noise = "random_inputs" in parse_kinds(setup.config.corruption.kind)
-        is_noise = is_corrupted & uses_noise
+        is_noise = examples.is_chosen[subsets] & uses_noise
     flat = flatten(setup.config.as_dict())
     return Members(
         seeds=np.asarray(setup.seeds),
@@ -113,7 +113,7 @@ def group_images(setup: Setup, common: bool, mesh: Mesh) -> Images:
     train, examples = setup.dataset.train, setup.examples
     shuffled = "shuffled" in setup.config.corruption.kind  # made on the host, equal in a group
     images = examples.images if common or shuffled else train.images
-    labels = examples.true_labels if common else train.labels
+    labels = examples.true_labels if common else train.true_labels
     moments = pixel_moments(train.images, per_channel=False) if not common else (0.0, 1.0)
     return place_split(images, labels, mesh, setup.images_are_split, moments)
 

@@ -25,7 +25,8 @@ def make_schedule(config: config_lib.Optimizer, steps_per_epoch: int, num_epochs
       [0.01, 0.01, 0.005, 0.0025]
     """
     peak = config.learning_rate
-    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    # However short, it is at least a step.
+    warmup_steps = max(config.warmup_epochs > 0, round(config.warmup_epochs * steps_per_epoch))
     if config.schedule == "constant":
         schedule = optax.constant_schedule(peak)
     elif config.schedule == "step":

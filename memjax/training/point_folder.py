@@ -8,8 +8,12 @@ import numpy as np
 from etils import epath
 
 import memjax
-from memjax.data.examples import examples_table
+from memjax.config import comparable
+from memjax.data.describe import derived_data, describe_data
+from memjax.data.examples import EXAMPLE_COLUMNS, examples_table
 from memjax.errors import InputError
+from memjax.keys import DRAWS_VERSION
+from memjax.models.source import code_fingerprints, import_folder
 from memjax.reporting.curves import draw_curves
 from memjax.runtime.distributed import is_main_process, on_main
 from memjax.runtime.metrics import MetricsLog, lines_checksum, read_metrics
@@ -17,21 +21,17 @@ from memjax.runtime.tables import write_table
 from memjax.runtime.workdir import (
     check_same_run,
     difference,
+    is_being_cleared,
+    job,
     read_json,
     write_atomically,
     write_json,
 )
 from memjax.training import dynamics
-from memjax.training.setup import Setup, data_fingerprint, member_subsets
+from memjax.training.setup import Setup, data_fingerprint, member_subsets, source_fingerprint
 
-EXAMPLE_COLUMNS = {
-    "split": "'train' or 'validation'",
-    "index": "position in the source's split",
-    "label": "the label trained on",
-    "true_label": "the label before corruption",
-    "is_corrupted": "whether the corruption touched this example",
-    "is_mislabeled": "whether the label trained on is another class than the true one",
-}
+# What stands in the science section of config.json and is no field of the config.
+DERIVED = ("data.", "code.", "draws.")
 
 
 def config_document(setup: Setup, num_params: int = 0, records_dynamics: bool = False) -> dict:
@@ -46,9 +46,12 @@ def config_document(setup: Setup, num_params: int = 0, records_dynamics: bool = 
         "mean": np.asarray(setup.network.mean).tolist(),
         "std": np.asarray(setup.network.std).tolist(),
     }
-    science = setup.config.science() | {"data.fingerprint": data_fingerprint(setup)}
+    science = setup.config.science() | code_fingerprints(setup.config.model.name)
+    science |= source_fingerprint(setup.config.dataset, setup.dataset)
+    science |= {"data.fingerprint": data_fingerprint(setup), "draws.version": DRAWS_VERSION}
     return {
         "memjax_version": memjax.__version__,
+        "job": job(),
         "science": science,
         "run": setup.config.without_science(),
         "derived": {
@@ -56,9 +59,11 @@ def config_document(setup: Setup, num_params: int = 0, records_dynamics: bool = 
             "num_validation": len(setup.dataset.validation.labels),
             "num_classes": setup.examples.num_classes,
             "num_params": num_params or setup.num_params,
+            "import_folder": import_folder(setup.config.model.name),
             "steps_per_epoch": setup.batches.steps_per_epoch,
             "records_dynamics": records_dynamics,
             **moments,
+            **derived_data(setup.dataset),
         },
     }
 
@@ -142,8 +147,8 @@ class PointFolder:
           InputError: if it holds another run, with the difference.
         """
         path = self.folder / "config.json"
-        if path.exists():
-            there = read_json(path).get("science", {})
+        if path.exists() and not is_being_cleared(self.folder):
+            there = comparable(read_json(path).get("science", {}))
             if goes_on(there, self.document["science"], f"--workdir={self.folder}"):
                 return True
         return check_same_run(self.folder, self.document)
@@ -160,7 +165,7 @@ class PointFolder:
             # Decided once: else a run that goes on would have a hole in its dynamics.
             decided = derived.get("records_dynamics", False)
             self.document["derived"]["records_dynamics"] = decided
-            if there["science"] == self.document["science"]:
+            if not difference(comparable(there["science"]), self.document["science"]):
                 summary = whole_summary(self.folder)
                 if summary is not None:
                     return summary
@@ -323,7 +328,7 @@ def summarize(point: PointFolder) -> dict[str, Any]:
 
 
 def describe_setup(setup: Setup) -> str:
-    """Returns the line that a run starts with."""
+    """Returns the lines that a run starts with: what is trained, and on what data."""
     mesh, config = setup.mesh, setup.config
     device = mesh.devices.flat[0]
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -336,11 +341,12 @@ def describe_setup(setup: Setup) -> str:
         if corruption.kind == "none"
         else (f"{corruption.kind} {corruption.fraction:.0%}")
     )
-    return (
+    line = (
         f"memjax {memjax.__version__} | {mesh.size} {device.platform} device(s) ({axes}) | "
         f"{setup.dataset.name}: {len(setup.examples.labels):,} training, "
         f"{len(setup.dataset.validation.labels):,} validation examples, "
         f"{setup.examples.num_classes} classes | corruption {kind} | "
-        f"{config.model.name}: {setup.num_params:,} parameters{members} | "
+        f"{config.science()['model.name']}: {setup.num_params:,} parameters{members} | "
         f"{setup.batches.steps_per_epoch} steps an epoch, {config.train.num_epochs} epochs"
     )
+    return "\n".join([line, *describe_data(setup.dataset, setup.examples)])

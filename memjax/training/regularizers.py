@@ -9,6 +9,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from memjax.keys import tagged
+
 
 @flax.struct.dataclass
 class Regularizers:
@@ -108,7 +110,7 @@ def apply_input_regularizers(
     """
     dropout_key = noise_key = None
     if key is not None:
-        dropout_key, noise_key = jax.random.split(key)
+        dropout_key, noise_key = tagged(key, "input dropout"), tagged(key, "input noise")
     images = dropout(dropout_key, images, regularizers.input_dropout)
     return gaussian_noise(noise_key, images, regularizers.input_noise)
 

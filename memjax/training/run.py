@@ -18,7 +18,7 @@ from memjax.runtime.distributed import (
 from memjax.runtime.preemption import StopRequest, stop_request
 from memjax.runtime.progress import Progress
 from memjax.runtime.throughput import Profile, Throughput
-from memjax.runtime.workdir import claim, clear
+from memjax.runtime.workdir import claim, clear, was_begun_by_this_job
 from memjax.training import dynamics
 from memjax.training.loop import Watcher, train_group
 from memjax.training.memory import chunk_size, is_out_of_memory
@@ -37,7 +37,8 @@ def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[
     Args:
       setup: from `memjax.training.setup.prepare`.
       workdir: the run folder; made if it is not there.
-      overwrite: deletes a run that is there instead of going on with it.
+      overwrite: deletes a run that is there instead of going on with it; once for each job, where
+        $MEMJAX_JOB names it.
 
     Returns:
       The summary, as in summary.json.
@@ -57,7 +58,7 @@ def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[
 
     def begin() -> dict[str, Any] | None:
         held.enter_context(claim(folder))
-        if overwrite:
+        if overwrite and not was_begun_by_this_job(folder):
             clear(folder)
         return point.begin()
 

@@ -11,11 +11,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from memjax.config import Config
+from memjax import config as configuration
+from memjax.config import LARGEST, Config
 from memjax.data.batching import Batches, make_batches
 from memjax.data.examples import Examples, corrupt_examples
 from memjax.data.sources import Dataset, Split, load_dataset, moments
 from memjax.errors import InputError
+from memjax.located import located
 from memjax.models.registry import build_model
 from memjax.runtime.mesh import (
     data_devices,
@@ -70,7 +72,7 @@ class Setup(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(height, width, channels)."""
+        """(height, width, channels), or (features,)."""
         return self.examples.images.shape[1:]
 
     @property
@@ -97,6 +99,7 @@ def prepare(
     Raises:
       InputError: for whatever can only be checked once the data are there.
     """
+    config = located(config)
     if dataset is None:
         dataset = load_dataset(config.dataset)
     examples = corrupt_examples(config.corruption, dataset, with_images)
@@ -107,6 +110,12 @@ def prepare(
         config.ensemble.size, config.run.num_devices, config.run.member_devices, devices
     )
     batches = make_batches(subset_size, config.train.batch_size, data_devices(mesh))
+    most = LARGEST // batches.steps_per_epoch
+    if config.train.num_epochs > most:
+        raise InputError(
+            f"config.train.num_epochs={config.train.num_epochs}: must be at most {most}: the last "
+            "step is an int32"
+        )
     optimizer = make_optimizer_of(config, batches)
     return Setup(config, dataset, examples, network, optimizer, batches, mesh)
 
@@ -206,17 +215,35 @@ def member_subsets(setup: Setup) -> jax.Array:
 
 
 def data_fingerprint(setup: Setup) -> str:
-    """Returns 8 hex digits that differ when a pixel, a label, or who is corrupted does.
+    """Returns 8 hex digits that differ when a pixel, a label, a true label or who is chosen does.
 
     Pixels are those of the source: what corruption makes of them follows from the config.
     """
-    train, validation, examples = setup.dataset.train, setup.dataset.validation, setup.examples
-    parts = (
-        np.array([train.checksum, validation.checksum], np.int64),
-        examples.labels,
-        examples.is_corrupted,
-        examples.index,
-    )
+    examples = setup.examples
+    sources = _source_checksums(setup.dataset)
+    return _checksum(sources, examples.labels, examples.is_chosen, examples.index)
+
+
+def source_fingerprint(config: configuration.Dataset, dataset: Dataset) -> dict[str, str]:
+    """Returns the fingerprint of a user's own data before corruption, as config.json has it.
+
+    Args:
+      config: the `dataset` section. Data sets without a path are told by their names.
+      dataset: as loaded.
+
+    Returns:
+      {"data.source": 8 hex digits}, or nothing.
+    """
+    if not config.path:
+        return {}
+    return {"data.source": _checksum(_source_checksums(dataset))}
+
+
+def _source_checksums(dataset: Dataset) -> np.ndarray:
+    return np.array([dataset.train.checksum, dataset.validation.checksum], np.int64)
+
+
+def _checksum(*parts: np.ndarray) -> str:
     checksum = 0
     for part in parts:
         checksum = zlib.crc32(np.ascontiguousarray(part).data, checksum)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from memjax.keys import tagged
+
 
 class TrainState(NamedTuple):
     """The state of one network, or of several where every leaf has a leading member axis.
@@ -21,7 +23,7 @@ class TrainState(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """One key for each use of randomness; a step's own key is fold_in(key, step)."""
+    """One key for each use of a seed; a step's own key is fold_in(noise, step)."""
 
     init: jax.Array
     order: jax.Array
@@ -32,7 +34,7 @@ class Keys(NamedTuple):
 def member_keys(seed: jax.Array | int) -> Keys:
     """Returns the keys of the member with this seed: a run with the same seed has the same."""
     root = jax.random.key(seed)
-    return Keys(*(jax.random.fold_in(root, use) for use in range(len(Keys._fields))))
+    return Keys(*(tagged(root, use) for use in ("init", "order", "step", "subset")))
 
 
 def init_state(

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from memjax.analysis.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
+from memjax.keys import tagged
 from memjax.models.convolution import METHODS
 from memjax.runtime.flops import count_flops
 from memjax.training.regularizers import Regularizers, apply_input_regularizers, is_off
@@ -90,7 +91,9 @@ def for_inference(network: Network) -> Network:
 
     They are the fastest forward on CPU, and what analyses that look into the computation know.
     """
-    if getattr(network.model, "method", None) not in METHODS:
+    # A field `method` of a user's own network is not ours to change.
+    is_ours = type(network.model).__module__.startswith("memjax.models.")
+    if not is_ours or getattr(network.model, "method", None) not in METHODS:
         return network
     return network._replace(model=network.model.clone(method="lax"))
 
@@ -130,7 +133,8 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     adversarial = network.adversarial
 
     def forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
-        input_key, dropout_key, noise_key = jax.random.split(key, 3)
+        input_key = tagged(key, "input regularizers")
+        rngs = {use: tagged(key, use) for use in ("dropout", "noise")}
         images = standardize(network, unit_pixels(batch.images))
         images = apply_input_regularizers(input_key, images, network.regularizers)
         if network.compute_dtype != jnp.float32:
@@ -141,7 +145,7 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
             images,
             train=True,
             mask=batch.mask,
-            rngs={"dropout": dropout_key, "noise": noise_key},
+            rngs=rngs,
             mutable=list(frozen),
         )
         logits = logits.astype(jnp.float32)
@@ -156,7 +160,7 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
         loss, found = forward(trained, frozen, batch, key)
         if is_off(adversarial.weight):
             return loss, found
-        search_key, pass_key = jax.random.split(jax.random.fold_in(key, 3))
+        search_key, pass_key = tagged(key, "adversarial search"), tagged(key, "adversarial pass")
         samples = lass_samples(
             search_key, logits_fn, {"params": trained, **frozen}, unit_pixels(batch.images),
             adversarial.radius, adversarial.num_steps,

@@ -23,6 +23,7 @@ from memjax.analysis.critical import (
 )
 from memjax.analysis.lass_step import example_keys, inner_box, lass_samples, lass_step
 from memjax.errors import InputError
+from memjax.keys import tagged
 
 NUM_IMAGES = 32
 
@@ -282,7 +283,7 @@ def test_bounds_enclose_and_grow_with_the_radius(logits_fn, seed, clip):
 
 def test_the_lower_bound_is_no_less_than_its_searches():
     params, images = mlp_params(0), make_images(1)
-    lass_key, pgd_key = jax.random.split(jax.random.key(3))
+    lass_key, pgd_key = (tagged(jax.random.key(3), use) for use in ("lass", "pgd"))
     for radius in (0.02, 0.1):
         lower = np.asarray(critical_bounds(jax.random.key(3), mlp_fn, params, images, radius).lower)
         assert (lass(lass_key, mlp_fn, params, images, radius).is_critical <= lower).all()

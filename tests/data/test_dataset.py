@@ -1,5 +1,8 @@
 """Selection from a data set: draws, held-out parts, classes, sizes, moments."""
 
+import dataclasses
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,11 +71,25 @@ def test_a_smaller_draw_is_part_of_a_larger_one(labels, seed, data):
 
 @given(label_lists, seeds, st.data())
 def test_held_out_and_training_examples_are_the_whole_and_disjoint(labels, seed, data):
-    count = data.draw(st.integers(0, len(labels) - 1))
+    count = data.draw(st.integers(0, len(labels) - len(np.unique(labels))))
     train, validation = hold_out(split_of(labels), count, seed)
     assert len(validation) == count
     whole = np.sort(np.concatenate([train.index, validation.index]))
     np.testing.assert_array_equal(whole, np.arange(len(labels)))
+    assert set(train.labels) == set(labels)
+
+
+@given(label_lists, seeds, st.data())
+def test_a_training_draw_has_every_class_and_changes_nothing_else(labels, seed, data):
+    count = data.draw(st.integers(len(np.unique(labels)), len(labels)))
+    drawn = draw(split_of(labels), count, seed, "num_train", every_class=True)
+    assert set(drawn.labels) == set(labels)
+    plain = draw(split_of(labels), count, seed, "num_train")
+    if set(plain.labels) == set(labels):
+        np.testing.assert_array_equal(drawn.index, plain.index)
+    if count < len(labels):
+        more = draw(split_of(labels), count + 1, seed, "num_train", every_class=True)
+        assert set(drawn.index) < set(more.index)
 
 
 def test_a_fifth_is_held_out_by_default():
@@ -80,7 +97,7 @@ def test_a_fifth_is_held_out_by_default():
 
 
 def test_holding_out_or_drawing_too_many_is_refused():
-    with pytest.raises(InputError, match="num_validation=3: must be less than 3"):
+    with pytest.raises(InputError, match=r"num_validation=3: must be at most 0.*3 classes"):
         hold_out(split_of([0, 1, 2]), 3, 0)
     with pytest.raises(InputError, match="num_train=4: must be at most 3"):
         draw(split_of([0, 1, 2]), 4, 0, "num_train")
@@ -141,3 +158,31 @@ def test_moments_of_bytes_and_of_floats_are_those_of_numpy(per_channel):
 
 def test_moments_of_a_constant_are_exactly_flat():
     assert pixel_moments(np.full((9, 3, 3, 1), 0.3, np.float32), False)[1] == 0
+
+
+def test_moments_are_made_in_blocks_of_any_size(monkeypatch):
+    images = np.random.default_rng(3).integers(0, 256, (11, 5, 4, 2), np.uint8)
+    stored = (images, (images / 255).astype(np.float32))
+    whole = [pixel_moments(one, True) for one in stored]
+    monkeypatch.setattr("memjax.data.dataset._VALUES_PER_BLOCK", 80)
+    for one, expected in zip(stored, whole, strict=True):
+        np.testing.assert_allclose(pixel_moments(one, True), expected, rtol=1e-7)
+
+
+def test_moments_of_many_bytes_take_little_memory():
+    images = np.random.default_rng(3).integers(0, 256, (300, 200, 200, 1), np.uint8)
+    tracemalloc.start()
+    pixel_moments(images, False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * images.nbytes  # 8 bytes each would be twice that
+
+
+def test_selected_classes_keep_examples_whose_truth_is_selected_too():
+    split = dataclasses.replace(
+        split_of([0, 1, 2, 1]), true_labels=np.array([0, 2, 2, 0], np.int32)
+    )
+    selected = select_classes(Dataset("x", 3, ("a", "b", "c"), split, split), (1, 2))
+    np.testing.assert_array_equal(selected.train.index, [1, 2])
+    np.testing.assert_array_equal(selected.train.true_labels, [1, 1])
+    assert any("2 examples are left out: their true label" in note for note in selected.notes)

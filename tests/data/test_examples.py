@@ -7,15 +7,16 @@ import jax
 import numpy as np
 import pytest
 
+from memjax.corruption_kinds import CORRUPTION_KINDS, parse_kinds
 from memjax.data import corruption
 from memjax.data.dataset import Dataset, make_split
-from memjax.data.examples import corrupt_examples, examples_table, parse_kinds
+from memjax.data.examples import EXAMPLE_COLUMNS, corrupt_examples, examples_table
 from memjax.errors import InputError
 
 N, CLASSES = 40, 4
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, 4, 4, 2), np.uint8)
 LABELS = np.arange(N) % CLASSES
-FRACTIONAL = [kind for kind in corruption.CORRUPTION_KINDS if kind not in ("none", "unique_labels")]
+FRACTIONAL = [kind for kind in CORRUPTION_KINDS if kind not in ("none", "unique_labels")]
 
 
 def dataset_of(images=IMAGES):
@@ -138,7 +139,7 @@ def test_what_does_not_go_together_is_refused(fields, message):
 
 
 def test_every_documented_kind_is_known():
-    for kind, description in corruption.CORRUPTION_KINDS.items():
+    for kind, description in CORRUPTION_KINDS.items():
         assert parse_kinds(kind) == (kind,)
         assert "\n" not in description
 
@@ -146,12 +147,13 @@ def test_every_documented_kind_is_known():
 def test_the_table_has_a_row_for_each_example_of_both_splits():
     examples, dataset = corrupt("random_labels"), dataset_of()
     table = examples_table(dataset, examples)
-    assert list(table.columns) == ["split", "index", "label", "true_label", "is_corrupted"]
+    assert list(table.columns) == list(EXAMPLE_COLUMNS)
     columns = {
         "index": "int64",
         "label": "int32",
         "true_label": "int32",
         "is_corrupted": "bool",
+        "is_mislabeled": "bool",
     }
     assert {name: str(table[name].dtype) for name in columns} == columns
     train, validation = table[table.split == "train"], table[table.split == "validation"]
@@ -161,6 +163,10 @@ def test_the_table_has_a_row_for_each_example_of_both_splits():
     np.testing.assert_array_equal(validation["index"], np.arange(5))
     np.testing.assert_array_equal(validation.label, validation.true_label)
     assert not validation.is_corrupted.any()
+    assert train.label_name.tolist() == ["abcd"[label] for label in examples.labels]
+    assert train.true_label_name.tolist() == ["abcd"[label] for label in examples.true_labels]
+    np.testing.assert_array_equal(train.is_mislabeled, train.label != train.true_label)
+    assert train.example_id.tolist() == [str(index) for index in examples.index]
     assert list(table.index) == list(range(N))
 
 
@@ -171,3 +177,67 @@ def test_the_table_without_validation_examples_has_the_same_types():
     expected, table = examples_table(dataset, examples), examples_table(alone, examples)
     assert len(table) == 35
     assert table.dtypes.equals(expected.dtypes)
+
+
+def noisy_dataset():
+    """Human labels, a third of them wrong, and the truth beside them."""
+    dataset = dataset_of()
+    given = [
+        np.where(np.arange(len(s)) % 3 == 0, (s.labels + 1) % CLASSES, s.labels).astype(np.int32)
+        for s in (dataset.train, dataset.validation)
+    ]
+    train, validation = (
+        dataclasses.replace(split, labels=labels, true_labels=split.labels)
+        for split, labels in zip((dataset.train, dataset.validation), given, strict=True)
+    )
+    return dataclasses.replace(dataset, train=train, validation=validation)
+
+
+def test_labels_that_the_source_knows_to_be_wrong_are_corrupted_without_any_corruption():
+    dataset = noisy_dataset()
+    examples = corrupt_examples(section("none"), dataset)
+    wrong = np.arange(35) % 3 == 0
+    np.testing.assert_array_equal(examples.is_corrupted, wrong)
+    np.testing.assert_array_equal(examples.is_mislabeled, wrong)
+    assert not examples.is_chosen.any()
+    table = examples_table(dataset, examples)
+    assert table.is_mislabeled.sum() == 12 + 2
+    assert (table.is_mislabeled == (table.label != table.true_label)).all()
+
+
+@pytest.mark.parametrize("kind", FRACTIONAL)
+def test_artificial_noise_comes_on_top_of_human_noise(kind):
+    rows = {"transition": tuple(map(tuple, np.roll(np.eye(CLASSES), 1, axis=1).tolist()))}
+    fields = rows if kind == "label_transition" else {}
+    dataset = noisy_dataset()
+    examples = corrupt_examples(section(kind, 0.4, **fields), dataset)
+    chosen = corrupt_examples(section(kind, 0.4, **fields), dataset_of()).is_corrupted
+    np.testing.assert_array_equal(examples.is_chosen, chosen)
+    np.testing.assert_array_equal(examples.is_mislabeled, examples.labels != examples.true_labels)
+    np.testing.assert_array_equal(examples.is_corrupted, chosen | examples.is_mislabeled)
+    if kind in ("wrong_labels", "label_transition"):  # of the true class, not of the given one
+        assert examples.is_mislabeled[chosen].all()
+        shift = (examples.labels - examples.true_labels)[chosen] % CLASSES
+        assert (shift == 1).all() or kind == "wrong_labels"
+    if kind == "permuted_labels":
+        np.testing.assert_array_equal(
+            np.bincount(examples.labels), np.bincount(dataset.train.labels)
+        )
+
+
+def test_unique_labels_know_no_wrong_label():
+    examples = corrupt_examples(section("random_inputs+unique_labels"), noisy_dataset())
+    assert not examples.is_mislabeled.any()
+    np.testing.assert_array_equal(examples.is_corrupted, examples.is_chosen)
+
+
+@pytest.mark.parametrize("kind", ["random_inputs", "shuffled_pixels", "shuffled_pixels_each"])
+def test_features_are_corrupted_as_images_are(kind):
+    features = np.random.default_rng(4).normal(size=(N, 6)).astype(np.float32)
+    examples = corrupt_examples(section(kind), dataset_of(features))
+    stored = features[examples.index]
+    assert examples.images.shape == stored.shape
+    changed = (examples.images != stored).any(axis=1)
+    np.testing.assert_array_equal(changed, examples.is_corrupted)
+    if kind != "random_inputs":
+        np.testing.assert_array_equal(np.sort(examples.images, axis=1), np.sort(stored, axis=1))

@@ -1,29 +1,17 @@
 """The dataset section as a whole: digits, own arrays, and the moments for standardisation."""
 
-import types
+import dataclasses
 
 import numpy as np
 import pytest
 
+from memjax.config import Dataset
 from memjax.data.sources import load_dataset, moments
 from memjax.errors import InputError
 
 
 def section(**fields):
-    defaults = {
-        "source": "digits",
-        "name": "digits",
-        "path": "",
-        "data_dir": "",
-        "num_train": 0,
-        "num_validation": -1,
-        "classes": (),
-        "image_size": 0,
-        "standardize": "scalar",
-        "seed": 0,
-        "cache_dir": "",
-    }
-    return types.SimpleNamespace(**defaults | fields)
+    return Dataset(**{"source": "digits"} | fields)
 
 
 def test_digits_are_sixteenths_with_a_balanced_fifth_held_out():
@@ -82,23 +70,94 @@ def npz(tmp_path):
 def test_a_validation_split_of_the_source_is_used(npz):
     dataset = load_dataset(npz)
     assert (len(dataset.train), len(dataset.validation)) == (10, 3)
-    npz.num_validation = 2
-    assert len(load_dataset(npz).validation) == 2
+    assert len(load_dataset(dataclasses.replace(npz, num_validation=2)).validation) == 2
 
 
-def test_a_class_that_the_validation_split_lacks_takes_nothing_from_training(npz):
-    npz.classes = (1,)
-    dataset = load_dataset(npz)
-    assert (len(dataset.train), len(dataset.validation)) == (5, 0)
+def test_a_class_that_the_validation_split_lacks_takes_nothing_from_training(tmp_path):
+    images, labels = np.zeros((10, 2, 2, 1), np.uint8), np.arange(10) % 3
+    images[:, 0] = np.arange(0, 20, 2)[:, None, None]
+    held = {"validation_images": images[:1], "validation_labels": labels[:1]}
+    np.savez(tmp_path / "own.npz", images=images, labels=labels, **held)
+    dataset = load_dataset(section(source="npz", path=str(tmp_path / "own.npz"), classes=(1, 2)))
+    assert (len(dataset.train), len(dataset.validation)) == (6, 0)
+
+
+def test_one_class_is_refused_however_it_comes_about(npz):
+    with pytest.raises(InputError, match=r"classes=\(1,\): one class; at least two are needed"):
+        load_dataset(dataclasses.replace(npz, classes=(1,)))
 
 
 def test_more_examples_than_there_are_are_refused(npz):
-    npz.num_train = 11
     with pytest.raises(InputError, match=r"dataset\.num_train=11: must be at most 10"):
-        load_dataset(npz)
-    npz.num_train, npz.num_validation = 0, 4
+        load_dataset(dataclasses.replace(npz, num_train=11))
+    with pytest.raises(InputError, match=r"dataset\.num_train=1: must be at least 2, an example"):
+        load_dataset(dataclasses.replace(npz, num_train=1))
     with pytest.raises(InputError, match=r"dataset\.num_validation=4: must be at most 3"):
-        load_dataset(npz)
+        load_dataset(dataclasses.replace(npz, num_validation=4))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("options", [{}, {"num_train": 4}, {"num_validation": 8}])
+def test_a_classs_only_example_stays_in_training(tmp_path, seed, options):
+    images, labels = np.arange(12, dtype=np.uint8).reshape(12, 1, 1), np.arange(12) % 3
+    labels[7] = 3
+    np.savez(tmp_path / "own.npz", images=images * 9, labels=labels)
+    path = str(tmp_path / "own.npz")
+    dataset = load_dataset(section(source="npz", path=path, seed=seed, **options))
+    assert set(dataset.train.labels) == {0, 1, 2, 3}
+    assert 7 in dataset.train.index
+
+
+@pytest.fixture
+def features(tmp_path):
+    values = np.random.default_rng(2).normal(1e6, [1, 100, 1e-3, 0], (40, 4))
+    labels = np.arange(40) % 2
+    np.savez(tmp_path / "own.npz", features=values, labels=labels)
+    return values, section(source="npz", path=str(tmp_path / "own.npz"), standardize="feature")
+
+
+def test_features_of_any_scale_are_standardised_by_the_training_examples(features):
+    values, config = features
+    dataset = load_dataset(config)
+    train, validation = dataset.train, dataset.validation
+    assert (train.images.shape, validation.images.shape) == ((32, 4), (8, 4))
+    assert train.images.dtype == validation.images.dtype == np.float32
+    np.testing.assert_allclose(train.images[:, :3].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(train.images[:, :3].std(axis=0), 1, rtol=1e-5)
+    mean, std = values[train.index].mean(axis=0), values[train.index].std(axis=0)
+    expected = (values[validation.index] - mean)[:, :3] / std[:3]
+    np.testing.assert_allclose(validation.images[:, :3], expected, rtol=1e-3, atol=1e-5)
+    assert (train.images[:, 3] == 0).all()
+    assert any("1 of 4 features are constant" in note for note in dataset.notes)
+    np.testing.assert_allclose(dataset.feature_moments[0], mean, rtol=1e-6)
+    assert [float(moment) for moment in moments(train.images, "feature")] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"standardize": "scalar"}, "set config.dataset.standardize=feature"),
+        ({"standardize": "none"}, "set config.dataset.standardize=feature"),
+        ({"image_size": 8}, "image_size=8: is for images, but these are 4 features"),
+    ],
+)
+def test_what_does_not_go_with_features_is_refused(features, fields, message):
+    with pytest.raises(InputError, match=message):
+        load_dataset(dataclasses.replace(features[1], **fields))
+
+
+def test_what_goes_with_features_only_is_refused_of_images_and_channels_of_features(tmp_path):
+    with pytest.raises(
+        InputError, match=r"is for \[n features\], but these are images \[8, 8, 1\]"
+    ):
+        load_dataset(section(standardize="feature"))
+    np.savez(
+        tmp_path / "a.npz", features=np.random.default_rng(0).random((9, 3)), labels=[0, 1, 1] * 3
+    )
+    path = str(tmp_path / "a.npz")
+    assert load_dataset(section(source="npz", path=path)).train.images.shape[1:] == (3,)
+    with pytest.raises(InputError, match="features have no channels"):
+        load_dataset(section(source="npz", path=path, standardize="channel"))
 
 
 def test_moments_by_kind():

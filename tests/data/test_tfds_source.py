@@ -6,13 +6,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from memjax.data import tfds_source
-from memjax.data.tfds_source import find_prepared, load_tfds, tfds_folder
+from memjax.data.tfds_source import TfdsColumns, find_prepared, load_tfds, tfds_folder
 from memjax.errors import InputError
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -39,6 +40,7 @@ def write_builder(root, splits=("train", "test"), name="tiny_pictures", **change
         "remark": tfds.features.Text(),
     } | changes.get("features", {})
     label = changes.get("label", lambda position: position % 3)
+    damage = changes.get("damage", lambda encoded, position: encoded)
     crop = changes.get("crop", lambda image, position: image)
 
     class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -56,8 +58,9 @@ def write_builder(root, splits=("train", "test"), name="tiny_pictures", **change
             for position, image in enumerate(IMAGES[split]):
                 encoded = io.BytesIO()
                 Image.fromarray(crop(image, position)).save(encoded, "png")
-                example = {"image": encoded.getvalue(), "label": label(position), "remark": "x"}
-                yield position, {key: example[key] for key in features}
+                stored = damage(encoded.getvalue(), position)
+                example = {"image": stored, "label": label(position), "remark": "x"}
+                yield position, {k: example.get(k, position % 2) for k in features}
 
     Tiny.name = name
     builder = Tiny(data_dir=root, file_format="array_record")
@@ -117,9 +120,9 @@ def test_other_data_in_the_same_folder_are_decoded_anew(tmp_path):
     before = load_tfds("tiny_pictures", str(tmp_path / "tfds"), cache)
     assert before.train.labels.max() == 2
     pathlib.Path(builder.data_path).rename(tmp_path / "old")
-    write_builder(tmp_path / "tfds", label=lambda position: 0)
+    write_builder(tmp_path / "tfds", label=lambda position: position % 2)
     after = load_tfds("tiny_pictures", str(tmp_path / "tfds"), cache)
-    assert after.train.labels.max() == 0
+    assert after.train.labels.max() == 1
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,12 @@ def test_other_data_in_the_same_folder_are_decoded_anew(tmp_path):
     [
         ({"crop": lambda image, position: image[: 5 - position % 2]}, "images of several sizes"),
         ({"label": lambda position: -1}, "no labelled examples"),
+        ({"label": lambda position: 1}, "all examples are of one class; at least two are needed"),
+        (
+            {"damage": lambda encoded, position: encoded[: 60 if position == 5 else None]},
+            r"'tiny_pictures': split train, record \d+ \(from 0\): damaged image \(.*truncated",
+        ),
+        ({"damage": lambda encoded, position: b""}, r"record 0 \(from 0\): damaged image"),
     ],
 )
 def test_what_is_no_classification_of_one_size_is_refused(tmp_path, changes, message):
@@ -139,7 +148,80 @@ def test_a_label_that_is_no_class_is_refused(tmp_path):
     import tensorflow_datasets as tfds
 
     write_builder(tmp_path, features={"label": tfds.features.Scalar(np.int64)})
-    with pytest.raises(InputError, match="must have a uint8 image and a class label"):
+    with pytest.raises(InputError, match="must have an image and a class label"):
+        load_tfds("tiny_pictures", str(tmp_path), str(tmp_path / "cache"))
+
+
+def _image(channels, dtype):
+    import tensorflow_datasets as tfds
+
+    return {"image": tfds.features.Image(shape=(None, None, channels), dtype=dtype)}
+
+
+def test_16_bits_keep_their_range_in_either_type(tmp_path):
+    def deep(image, position):
+        return image[..., 0].astype(np.uint16) * 257
+
+    for name, dtype, white in (("bytes", np.uint8, 255), ("words", np.uint16, 1)):
+        write_builder(tmp_path, ("train",), name, crop=deep, features=_image(1, dtype))
+        found = load_tfds(name, str(tmp_path), str(tmp_path / "cache")).train.images
+        assert found.dtype == (np.uint8 if white == 255 else np.float32)
+        expected = np.sort(IMAGES["train"][..., 0].ravel()) / 255
+        np.testing.assert_allclose(np.sort(found.ravel()) / white, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "message"),
+    [
+        (
+            2,
+            np.uint8,
+            "image has 2 channels of uint8; must have 1, 3 or 4 of uint8, or 1 of uint16",
+        ),
+        (3, np.uint16, "image has 3 channels of uint16"),
+        (1, np.float32, "image has 1 channels of float32"),
+    ],
+)
+def test_features_that_pillow_cannot_decode_are_told_clearly(channels, dtype, message):
+    import tensorflow_datasets as tfds
+
+    features = {**_image(channels, dtype), "label": tfds.features.ClassLabel(num_classes=2)}
+    info = types.SimpleNamespace(name="odd", features=features, supervised_keys=None)
+    with pytest.raises(InputError, match=message):
+        tfds_source._feature_keys(info)
+
+
+def test_given_and_true_labels_come_from_the_features_that_are_asked_for(tmp_path):
+    import tensorflow_datasets as tfds
+
+    names = ["cat", "dog", "fox"]
+    write_builder(tmp_path, features={"human": tfds.features.ClassLabel(names=names)})
+    folders = str(tmp_path), str(tmp_path / "cache")
+    dataset = load_tfds("tiny_pictures", *folders, TfdsColumns("", "human", "label"))
+    train = dataset.train
+    place = {image.tobytes(): n for n, image in enumerate(IMAGES["train"])}
+    positions = np.array([place[image.tobytes()] for image in train.images])
+    np.testing.assert_array_equal(train.labels, positions % 2)
+    np.testing.assert_array_equal(train.true_labels, positions % 3)
+    plain = load_tfds("tiny_pictures", *folders).train  # another entry of the cache
+    np.testing.assert_array_equal(plain.true_labels, plain.labels)
+    with pytest.raises(
+        InputError, match="label_column='remarks': tiny_pictures has human, image, label, remark"
+    ):
+        load_tfds("tiny_pictures", *folders, TfdsColumns("", "remarks"))
+    with pytest.raises(InputError, match="must have an image and a class label"):
+        load_tfds("tiny_pictures", *folders, TfdsColumns("", "remark"))
+
+
+def test_a_damaged_description_or_file_of_records_is_one_line(tmp_path):
+    builder = write_builder(tmp_path)
+    [file] = pathlib.Path(builder.data_path).glob("*train*")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match="split train") as raised:
+        load_tfds("tiny_pictures", str(tmp_path), str(tmp_path / "cache"))
+    assert "\n" not in str(raised.value)
+    (pathlib.Path(builder.data_path) / "dataset_info.json").write_text("{")
+    with pytest.raises(InputError, match=r"dataset_info.json is damaged"):
         load_tfds("tiny_pictures", str(tmp_path), str(tmp_path / "cache"))
 
 
@@ -184,7 +266,7 @@ def test_the_folder_comes_from_the_config_then_the_environment(monkeypatch):
         ("mnst", "did you mean mnist"),
         ("emnist/ballanced", "ballanced"),
         ("mnist:9.9.9", "9.9.9"),
-        ("imdb_reviews", "must have a uint8 image and a class label"),
+        ("imdb_reviews", "must have an image and a class label"),
     ],
 )
 def test_names_that_tfds_does_not_know_or_that_are_no_pictures_are_refused(name, message, tmp_path):
@@ -204,7 +286,7 @@ def test_not_prepared_and_no_network_is_one_line_that_says_what_to_do(tmp_path, 
     assert "no connection to" in said
     assert f"python -m memjax.data.prepare mnist --data_dir={tmp_path / 'tfds'}" in said
     assert "config.dataset.data_dir" in said
-    assert "config.dataset.source=digits or npz" in said
+    assert "config.dataset.source=digits, folder or npz" in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ LAUNCH = HERE.parents[1] / "launch"
 # All that the launchers use besides: one that needs more fails here as on a bare machine.
 TOOLS = (
     *("bash", "sh", "env", "cat", "sed", "grep", "tail", "head"),
-    *("dirname", "basename", "mkdir", "rm", "sleep", "seq", "kill"),
+    *("dirname", "basename", "mkdir", "rm", "sleep", "seq", "kill", "mktemp", "date"),
 )
 SECRET = "hunter2-do-not-show"
 
@@ -46,6 +46,25 @@ count = len(starts.read_text()) if starts.exists() else 0
 starts.write_text("." * (count + 1))
 sys.exit({list(codes)}[count])
 """
+
+
+# Writes the name of its job, start after start, then exits as `exits_with`.
+NOTES_JOB = """
+with open(pathlib.Path(os.environ["STAND_IN_FOLDER"]) / "jobs", "a") as file:
+    file.write(os.environ["MEMJAX_JOB"] + "\\n")
+"""
+
+
+def notes_job_and_exits_with(*codes: int) -> str:
+    """Returns a program that writes $MEMJAX_JOB into `jobs` before it exits with the next code."""
+    return exits_with(*codes).replace("count = ", NOTES_JOB + "count = ", 1)
+
+
+def began(pid: int) -> str:
+    """Returns what tpu_vm.sh knows a process by: its number, its beginning, the machine's boot."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{pid} {fields[19]} {boot}"
 
 
 class Cluster:

@@ -64,6 +64,7 @@ def gcloud(arguments: list[str]) -> int:
             print("ERROR: (gcloud.describe) NOT_FOUND: Resource was not found.", file=sys.stderr)
             return 1
         print(state)
+        print(answer("gcloud_warning", ""), file=sys.stderr)
     elif action == "create":
         (FOLDER / "queued-resources.state").write_text("WAITING_FOR_RESOURCES\nACTIVE")
         (FOLDER / "tpu-vm.state").write_text("CREATING\nREADY")

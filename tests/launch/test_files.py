@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -132,3 +133,50 @@ def test_several_nodes_of_skypilot_become_one_run(tmp_path: pathlib.Path):
     environment["SKYPILOT_NUM_NODES"] = "1"
     ran = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
     assert ran.stdout == "a command\n"
+
+
+@pytest.mark.parametrize("num_nodes", ["1", "2"])
+def test_skypilots_command_comes_to_the_program_word_for_word(tmp_path, num_nodes):
+    (tmp_path / "beside").write_text("")  # what * would find
+    words = ["--workdir=/runs/two words", "--config.model.widths=(64,64)", "*", "$HOME", "it's"]
+    show = "import os, sys; print(sys.argv[1:], os.environ['MEMJAX_JOB'])"
+    environment = {
+        "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "COMMAND": shlex.join(["python", "-c", show, *words]),
+        "SKYPILOT_NUM_NODES": num_nodes,
+        "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
+        "SKYPILOT_NODE_RANK": "0",
+        "SKYPILOT_TASK_ID": "sky-managed-1",
+    }
+    script = yaml.safe_load((LAUNCH / "sky.yaml").read_text())["run"]
+    ran = subprocess.run(
+        ["bash", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    flags = ["--coordinator=10.0.0.1:8476", "--num_processes=2", "--process_id=0"]
+    expected = words + (flags if num_nodes == "2" else [])
+    assert ran.stdout == f"{expected} sky-managed-1\n", ran.stderr
+
+
+def test_skypilots_command_may_be_written_without_quotes(tmp_path):
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "COMMAND": "echo --config.model.widths=(64,64)  --config.dataset.classes=(0,1)",
+    }
+    script = yaml.safe_load((LAUNCH / "sky.yaml").read_text())["run"]
+    ran = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+    assert ran.stdout == "--config.model.widths=(64,64) --config.dataset.classes=(0,1)\n"
+
+
+def test_any_user_may_write_where_the_image_writes():
+    docker = (LAUNCH / "Dockerfile").read_text()
+    comments = [line for line in docker.splitlines() if line.startswith("#")]
+    command = next(line for line in comments if "docker run" in line)
+    assert '--user "$(id -u):$(id -g)"' in command
+    assert '-v "$PWD/runs:/runs"' in command
+    # --user names nobody that the image knows: home and mount are open to all, and have a name.
+    assert "install -d -o memjax -m 1777 /runs" in docker
+    assert "chmod 1777 /home/memjax" in docker
+    assert re.search(r"^ENV HOME=/home/memjax USER=memjax$", docker, re.MULTILINE)
+    assert re.search(r"^USER memjax$", docker, re.MULTILINE)

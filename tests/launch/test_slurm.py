@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.launch.conftest import LAUNCH, Cluster, exits_with
+from tests.launch.conftest import LAUNCH, Cluster, exits_with, notes_job_and_exits_with
 
 BATCH = LAUNCH / "slurm.sbatch"
 TRAINING = [
@@ -52,6 +52,21 @@ def test_a_job_that_was_stopped_or_lost_a_process_is_requeued(slurm: Cluster, co
     assert result.returncode == 0
     assert slurm.calls("scontrol") == [["requeue", slurm.environment["STAND_IN_JOB_ID"]]]
     assert f"slurm.sbatch: exit code {code}; requeued as restart 1" in result.stderr
+
+
+def test_a_requeued_job_has_the_name_it_had(slurm: Cluster):
+    program = slurm.script(notes_job_and_exits_with(143, 75, 0))
+    assert slurm.call("sbatch", BATCH, "python", program).returncode == 0
+    assert (slurm.folder / "jobs").read_text() == (
+        f"slurm-{slurm.environment['STAND_IN_JOB_ID']}\n" * 3
+    )
+
+
+def test_each_task_of_an_array_is_a_job_of_its_own(slurm: Cluster):
+    program = slurm.script(notes_job_and_exits_with(0, 143, 0))
+    assert slurm.call("sbatch", "--array=0-1", BATCH, "python", program).returncode == 0
+    job = f"slurm-{slurm.environment['STAND_IN_JOB_ID']}"
+    assert (slurm.folder / "jobs").read_text().split() == [f"{job}_0", f"{job}_1", f"{job}_1"]
 
 
 @pytest.mark.parametrize("code", [1, 2, 3])

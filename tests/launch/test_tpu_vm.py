@@ -7,7 +7,14 @@ import threading
 import pytest
 
 import memjax
-from tests.launch.conftest import JOINED_RUN, LAUNCH, Cluster, exits_with
+from tests.launch.conftest import (
+    JOINED_RUN,
+    LAUNCH,
+    Cluster,
+    began,
+    exits_with,
+    notes_job_and_exits_with,
+)
 
 TPU_VM = LAUNCH / "tpu_vm.sh"
 PLACE = ["--zone=us-west4-a", "--project=lab"]
@@ -66,7 +73,7 @@ def test_all_makes_installs_runs_fetches_and_deletes(cloud: Cluster):
         ],
         DELETE,
     ]
-    quoted = f"python {command[1]} '--workdir={cloud.folder}/it'\\''s one' & echo"
+    quoted = f"python {command[1]} '--workdir={cloud.folder}/it'\\''s one' & who $!"
     assert quoted in calls[4][-1]
     root = LAUNCH.parent
     wheel_folder = f"--wheel-dir={root}/dist"
@@ -174,13 +181,59 @@ def test_what_an_earlier_start_left_is_stopped_first(cloud: Cluster):
     stopped = cloud.folder / "stopped"
     waiting = f"trap 'echo saved > {stopped}; exit' TERM; while true; do sleep 0.1; done"
     with subprocess.Popen(["bash", "-c", waiting]) as earlier:
-        left.write_text(f"{earlier.pid}\n")
+        left.write_text(f"{began(earlier.pid)}\n")
         threading.Thread(target=earlier.wait).start()  # reaps it, as init would
         result = cloud.call(TPU_VM, "run", *FLAGS, "--", "python", script, "--workdir=r")
         assert earlier.wait(timeout=10) == 0
     assert result.returncode == 0, result.stderr
     assert stopped.read_text() == "saved\n"
     assert not left.exists()
+
+
+@pytest.mark.parametrize("kind", ["number_only", "began_before", "another_boot", "gone", "words"])
+def test_a_process_of_somebody_else_with_the_same_number_is_left_alone(cloud: Cluster, kind: str):
+    is_there(cloud)
+    left = cloud.folder / "worker0/.memjax.pid"
+    left.parent.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"]) as foreign:
+        pid, beginning, boot = began(foreign.pid).split()
+        left.write_text(
+            {
+                "number_only": pid,
+                "began_before": f"{pid} {int(beginning) - 1} {boot}",
+                "another_boot": f"{pid} {beginning} 0{boot[1:]}x",
+                "gone": f"999999999 {beginning} {boot}",
+                "words": "-1 not a process",
+            }[kind]
+            + "\n"
+        )
+        words = ("--", "python", cloud.script(exits_with(0)), "--workdir=r")
+        result = cloud.call(TPU_VM, "run", *FLAGS, *words)
+        assert foreign.poll() is None
+        foreign.kill()
+    assert result.returncode == 0, result.stderr
+    assert not left.exists()
+
+
+def test_a_restarted_run_has_the_name_it_had_and_a_later_one_another(cloud: Cluster):
+    is_there(cloud)
+    for _ in range(2):
+        program = cloud.script(notes_job_and_exits_with(143, 0, 0, 143, 0))
+        words = ("--restarts=2", "--", "python", program, "--workdir=gs://b/r")
+        assert cloud.call(TPU_VM, "run", *FLAGS, *words).returncode == 0
+    jobs = (cloud.folder / "jobs").read_text().split()
+    assert len(jobs) == 2 * (2 + 1)  # two workers; two starts, then one
+    assert len(set(jobs[:4])) == 1
+    assert len(set(jobs[4:])) == 1
+    assert jobs[0] != jobs[-1]
+
+
+def test_what_gcloud_says_beside_its_answer_is_no_state(cloud: Cluster):
+    is_there(cloud)
+    cloud.set("gcloud_warning", "Updates are available for some components: FAILED")
+    result = cloud.call(TPU_VM, "up", *FLAGS)
+    assert result.returncode == 0, result.stderr
+    assert "create" not in changes(cloud)
 
 
 def test_dry_run_prints_every_command_and_runs_none(cloud: Cluster):

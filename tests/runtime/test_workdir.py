@@ -1,6 +1,9 @@
 """A file is whole or absent; a folder belongs to one run, and to one process at a time."""
 
+import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
 
@@ -51,6 +54,117 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     claim = workdir_lib.claim(epath.Path(tmp_path / "file" / "run"))
     with pytest.raises(InputError, match="not writable"), claim:
+        pass
+
+
+@pytest.mark.parametrize("name", workdir_lib.CONTENTS)
+def test_what_a_run_wrote_without_a_config_is_refused_and_kept(tmp_path, name):
+    if name in ("config.json", "failure.json"):  # a point that could not be begun has a failure
+        return
+    path = tmp_path / name
+    path.mkdir() if "." not in name else path.write_text("{}")
+    with pytest.raises(InputError, match=f"holds {name} of a run but no config.json") as error:
+        workdir_lib.check_same_run(epath.Path(tmp_path), {"science": {"seed": 0}})
+    assert "\n" not in str(error.value)
+    assert path.exists()
+
+
+def run_folder(path, science):
+    (path / "checkpoints" / "8").mkdir(parents=True)
+    (path / "checkpoints" / "8" / "state").write_text("weights")
+    (path / "metrics.jsonl").write_text("{}\n")
+    (path / "summary.json").write_text("{}\n")
+    workdir_lib.write_json(path / "config.json", {"science": science})
+
+
+class Killed(BaseException):
+    """Ends a process where it stands, as SIGKILL does."""
+
+
+@pytest.mark.parametrize("deletions", range(6))
+def test_a_deletion_killed_anywhere_leaves_nothing_to_go_on_from(tmp_path, monkeypatch, deletions):
+    """Killed before the n-th deletion; the next run of another config finds no old checkpoint."""
+    folder = epath.Path(tmp_path / "run")
+    run_folder(tmp_path / "run", {"seed": 0})
+    count = iter(range(100))
+
+    def killing(delete):
+        def until(path, *rest, **names):
+            if next(count) == deletions:
+                raise Killed
+            return delete(path, *rest, **names)
+
+        return until
+
+    with monkeypatch.context() as patched:
+        for name in ("unlink", "rmtree"):
+            patched.setattr(type(folder), name, killing(getattr(type(folder), name)))
+        try:
+            with workdir_lib.claim(folder):
+                workdir_lib.clear(folder)
+            assert deletions == 5  # 4 things and the mark
+        except Killed:
+            config_left = (folder / "config.json").exists()
+            assert config_left or not (folder / "checkpoints").exists()  # it goes last
+    another = {"science": {"seed": 1}}
+    assert not workdir_lib.check_same_run(folder, another)  # not a reason to refuse
+    with workdir_lib.claim(folder):
+        assert not workdir_lib.check_same_run(folder, another)
+        assert sorted(path.name for path in folder.iterdir()) == [".lock"]
+
+
+def test_an_older_memjax_counted_where_data_lie_and_a_run_of_it_is_known(tmp_path):
+    there = {"seed": 0, "dataset.path": "/old/data.npz", "model.name": "/old/nets.py:Net"}
+    run_folder(tmp_path, there)
+    same = {"science": {"seed": 0, "model.name": "nets.py:Net"}}
+    assert workdir_lib.check_same_run(epath.Path(tmp_path), same)
+
+
+def test_a_run_is_this_jobs_own_where_the_job_has_the_same_name(tmp_path, monkeypatch):
+    folder = epath.Path(tmp_path)
+    monkeypatch.delenv("MEMJAX_JOB", raising=False)
+    workdir_lib.write_json(folder / "config.json", {"science": {}, "job": ""})
+    assert not workdir_lib.was_begun_by_this_job(folder)  # no job is not the same job
+    monkeypatch.setenv("MEMJAX_JOB", "one")
+    assert not workdir_lib.was_begun_by_this_job(folder)
+    workdir_lib.write_json(folder / "config.json", {"science": {}, "job": "one"})
+    assert workdir_lib.was_begun_by_this_job(folder)
+    monkeypatch.setenv("MEMJAX_JOB", "another")
+    assert not workdir_lib.was_begun_by_this_job(folder)
+    (tmp_path / "config.json").write_text("{")
+    assert not workdir_lib.was_begun_by_this_job(folder)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_line_and_a_flag_takes_care_of_it(
+    tmp_path, monkeypatch, number
+):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(InputError, match=r"no file locks .*--nolock") as error,
+        workdir_lib.claim(epath.Path(tmp_path)),
+    ):
+        pass
+    assert os.strerror(number) in str(error.value)
+    assert "\n" not in str(error.value)
+    workdir_lib.use_locks(False)
+    try:
+        with workdir_lib.claim(epath.Path(tmp_path)):
+            pass
+    finally:
+        workdir_lib.use_locks(True)
+
+
+def test_another_error_of_the_lock_is_one_line_too(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    claim = workdir_lib.claim(epath.Path(tmp_path))
+    with pytest.raises(InputError, match=r"cannot be locked .Input/output error."), claim:
         pass
 
 

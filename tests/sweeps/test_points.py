@@ -124,5 +124,81 @@ def test_a_group_is_cut_to_the_memory_in_even_parts():
     assert [part.points for part in alone] == [(point,) for point in range(10)]
 
 
+def points_of(*changes):
+    made = []
+    for number, each in enumerate(changes):
+        config = default_config()
+        config.update_from_flattened_dict(each)
+        made.append(Point(f"p{number}", {}, config))
+    return tuple(made)
+
+
+def test_a_field_that_has_an_effect_at_one_point_may_be_set_at_all():
+    weights = [{"regularizer.adversarial_weight": w} for w in (0.0, 0.5)]
+    radius = {"regularizer.adversarial_radius": 0.1, "regularizer.adversarial_steps": 3}
+    assert len(check_points(points_of(*(w | radius for w in weights)), "f")) == 2
+    kinds = [{"corruption.kind": kind} for kind in ("none", "random_labels")]
+    assert len(check_points(points_of(*(k | {"corruption.seed": 4} for k in kinds)), "f")) == 2
+
+
+def test_a_field_that_has_an_effect_at_no_point_is_refused():
+    radius = {"regularizer.adversarial_radius": 0.1}
+    with pytest.raises(InputError) as error:
+        check_points(points_of({}, radius, radius | {"seed": 1}), "mine.py")
+    assert str(error.value) == (
+        "--sweep=mine.py: point 'p1': config.regularizer.adversarial_radius=0.1: has an effect "
+        "only with adversarial training; here config.regularizer.adversarial_weight=0.0; so at "
+        "every point where it is set"
+    )
+
+
+def ensembles(*seeds, size=5, **more):
+    return points_of(*({"ensemble.size": size, "seed": seed, **more} for seed in seeds))
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), (0, 4), (4, 0), (0, 5, 9), (10, 0, 12)])
+def test_ensembles_that_share_members_are_refused(seeds):
+    with pytest.raises(InputError, match=r"share members.*let the seeds differ by 5"):
+        check_points(ensembles(*seeds), "f")
+
+
+def test_noise_of_another_seed_does_not_make_other_members():
+    noisy = {"corruption.kind": "random_labels", "ensemble.size": 5}
+    points = points_of(*(noisy | {"seed": seed, "corruption.seed": seed} for seed in (0, 1)))
+    with pytest.raises(InputError, match=r"points 'p0' and 'p1'"):
+        check_points(points, "f")
+
+
+def test_ensembles_apart_are_accepted_and_other_networks_may_have_the_same_seeds():
+    assert len(check_points(ensembles(0, 5, 10), "f")) == 3
+    assert len(check_points(ensembles(0, 1, 2, size=1), "f")) == 3
+    widths = [{"ensemble.size": 5, "seed": s, "train.batch_size": 10 + s} for s in (0, 1)]
+    assert len(check_points(points_of(*widths), "f")) == 2
+    levels = [
+        {"ensemble.size": 5, "corruption.kind": "random_labels", "corruption.fraction": level}
+        for level in (0.0, 0.5)
+    ]
+    assert len(check_points(points_of(*levels), "f")) == 2
+
+
+@pytest.mark.parametrize("name", ["capacity.py", "configs/sweeps/capacity.py"])
+def test_a_bare_name_means_the_shipped_sweep(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_sweep(f"{name}:quick", SHIPPED).points
+
+
+@pytest.mark.parametrize("name", ["sweeps/capacity.py", "./capacity.py", "/no/where/capacity.py"])
+def test_another_path_that_does_not_exist_is_refused(name):
+    with pytest.raises(InputError, match=f"--sweep={name}: no such sweep file"):
+        load_sweep(name, SHIPPED)
+
+
+def test_a_path_in_a_sweep_file_may_begin_at_its_folder(tmp_path):
+    (tmp_path / "own.npz").write_text("")
+    body = "return [Point('a', {}, {'dataset': {'source': 'npz', 'path': 'own.npz'}})]"
+    (config,) = load_sweep(sweep_file(tmp_path, body), SHIPPED).configs
+    assert config.dataset.path == str(tmp_path / "own.npz")
+
+
 def test_check_points_accepts_what_is_sound():
     assert len(check_points((Point("a", {"x": 1}, default_config()),), "f")) == 1

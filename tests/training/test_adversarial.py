@@ -6,6 +6,7 @@ import numpy as np
 import optax
 
 from memjax.analysis.lass_step import lass_samples
+from memjax.keys import tagged
 from memjax.models.mlp import MLP
 from memjax.training.state import init_state
 from memjax.training.step import Adversarial, Batch, Network, make_logits_fn, make_train_step
@@ -26,9 +27,9 @@ def stepped(adversarial):
 def test_the_loss_is_the_weighted_mean_of_clean_and_lass_samples():
     network, state, _, after, metrics = stepped(Adversarial(0.3, 0.1, 4))
     logits_fn = make_logits_fn(network)
-    search_key, _ = jax.random.split(jax.random.fold_in(KEY, 3))
+    search_key = tagged(KEY, "adversarial search")
     samples = lass_samples(search_key, logits_fn, state.params, IMAGES, 0.1, 4)
-    assert 0.05 < float(jnp.abs(samples - IMAGES).max()) <= 0.1
+    assert 0.05 < float(jnp.abs(samples - IMAGES).max()) < 0.1 + 1e-6
 
     def loss(trained):
         def mean_loss(images):
