@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit, kinds
 from memjax.experiments.context import Context
 from memjax.experiments.figure05 import (
     capacity_gain,
@@ -26,11 +27,7 @@ from memjax.reporting.style import new_figure
 
 NAME = "capacity"
 TITLE = "Capacity with other data and noise (stated in the paper, not plotted)"
-KINDS = {
-    "randX": "random inputs (randX)",
-    "randY": "random labels (randY)",
-    "removed": "examples removed instead",
-}
+KINDS = {kind: kinds.WORDS[kind] for kind in (kinds.RANDX, kinds.RANDY, kinds.REMOVED)}
 COLUMNS = {
     "dataset": "mnist or cifar10: the data set of the paper that it is, or stands for",
     "kind": "real (level 0, shared by all kinds), randX, randY or removed",
@@ -38,6 +35,7 @@ COLUMNS = {
     "width": "hidden units in each of the two layers",
     "seed": "seed of the network, the order and the noise",
     "best_validation_accuracy": "highest validation accuracy over training, share right",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("capacity", "cifar_capacity")
@@ -46,7 +44,10 @@ STUDIES = ("capacity", "cifar_capacity")
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the table: the best accuracy of every run on both data sets."""
     names = {"capacity": "mnist", "cifar_capacity": "cifar10"}
-    parts = [studies[study].last_rows().assign(dataset=names[study]) for study in STUDIES]
+    parts = [
+        fit.with_fit(studies[study].last_rows(), studies[study].fit).assign(dataset=names[study])
+        for study in STUDIES
+    ]
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
 from memjax.experiments.study_runs import StudyRuns
@@ -33,6 +34,7 @@ COLUMNS = {
     "step": "number of SGD updates before the loss was taken",
     "num_examples": "number of training examples",
     "gini": "Gini coefficient over the examples of the l1 norm of the loss-sensitivity",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("influence",)
@@ -50,7 +52,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     found = runs.analysis("sensitivity", sensitivity_options(runs))
     by_step = found.groupby(["kind", "labels", "seed", "step"], sort=False)["gini"]
     table = by_step.agg(gini="first", num_examples="size").reset_index()
-    return table.rename(columns={"kind": "data"})[list(COLUMNS)]
+    return fit.with_fit(table, runs.fit).rename(columns={"kind": "data"})[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:
@@ -110,6 +112,7 @@ CLAIMS: tuple[Claim, ...] = (
         statistic="Gini coefficient of real data minus randX, class labels, mean over training",
         test=partial(measure_gini_difference, labels="class"),
         threshold=0.1,
+        primary=True,
         why="a tenth of the coefficient's range can be seen in a plot",
     ),
     Claim(

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit, kinds
 from memjax.experiments.context import Context
 from memjax.experiments.figure03 import sensitivity_options
 from memjax.experiments.rows import select
@@ -22,7 +23,7 @@ from memjax.reporting.style import new_figure
 
 NAME = "figure04"
 TITLE = "Figure 4: how does the loss on one class depend on the examples of another?"
-DATA = {"real": "real data", "randX": "random inputs (randX)"}
+DATA = {kind: kinds.WORDS[kind] for kind in (kinds.REAL, kinds.RANDX)}
 COLUMNS = {
     "data": "real or randX (every input is noise)",
     "seed": "seed of the network, of the order of the examples and of the noise",
@@ -30,6 +31,7 @@ COLUMNS = {
     "loss_class": "class of the examples whose loss it is",
     "sensitivity": "l1 norm of the gradient, mean over the class's examples and over the steps, "
     "nats per unit of pixel intensity",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("influence",)
@@ -40,7 +42,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     runs = studies["influence"]
     found = runs.analysis("class_sensitivity", sensitivity_options(runs), labels="class")
     names = {"kind": "data", "image_class": "label_class"}
-    return found.rename(columns=names)[list(COLUMNS)]
+    return fit.with_fit(found, runs.fit).rename(columns=names)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:
@@ -140,6 +142,7 @@ CLAIMS: tuple[Claim, ...] = (
         "are shared across classes.",
         statistic="doublings of off-diagonal over diagonal sensitivity, real data minus randX",
         test=measure_shared,
+        primary=True,
         threshold=0.32,
         why="0.32 doublings are a quarter more",
     ),

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from memjax.experiments import fit
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, select, values_at
 from memjax.experiments.study_runs import StudyRuns
@@ -32,6 +33,7 @@ COLUMNS = {
     "reference_width": "the width that stands for the paper's 4096 at this scale",
     "seed": "seed of the network, the order and the noise",
     "best_validation_accuracy": "highest validation accuracy over training, share right",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("capacity",)
@@ -42,7 +44,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     runs = studies["capacity"]
     rows = runs.last_rows()
     rows = rows[rows["kind"] != "removed"].assign(reference_width=int(runs.sizes.width))
-    return rows[list(COLUMNS)].reset_index(drop=True)
+    return fit.with_fit(rows, runs.fit)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from memjax.experiments import fit
 from memjax.experiments.context import Context
 from memjax.experiments.rows import highest, select
 from memjax.experiments.study_runs import StudyRuns
@@ -34,6 +35,7 @@ COLUMNS = {
     "seed": "seed of the network, the order and the noise",
     "epochs_to_fit": "epochs until every training example was right; nan if never (censored)",
     "epochs_run": "epochs that the run was trained; a censored time is longer",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("capacity", "dataset_size")
@@ -42,11 +44,13 @@ STUDIES = ("capacity", "dataset_size")
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the figure's table: the time of every run with randX to fit its training set."""
     by_width, by_number = studies["capacity"], studies["dataset_size"]
-    left = by_width.last_rows()
+    left = fit.with_fit(by_width.last_rows(), by_width.fit)
     left = left[left["kind"] != "removed"].assign(
         panel="capacity", num_examples=by_width.sizes.num_train
     )
-    right = by_number.last_rows().assign(panel="examples", width=int(by_number.sizes.width))
+    right = fit.with_fit(by_number.last_rows(), by_number.fit).assign(
+        panel="examples", width=int(by_number.sizes.width)
+    )
     return pd.concat([left, right], ignore_index=True)[list(COLUMNS)]
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, select, values_at
 from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, TECHNIQUES
@@ -33,6 +34,7 @@ COLUMNS = {
     "seed": "seed of the network and the order",
     "train_accuracy": "share of the training examples right at the end, by the labels trained on",
     "best_validation_accuracy": "highest validation accuracy over training (true labels)",
+    **fit.COLUMNS,
 }
 SETTING = ["technique", "strength", "adversarial_weight"]
 
@@ -41,7 +43,8 @@ STUDIES = ("regularizers",)
 
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the figure's table: the end of every run."""
-    return studies["regularizers"].last_rows()[list(COLUMNS)].reset_index(drop=True)
+    runs = studies["regularizers"]
+    return fit.with_fit(runs.last_rows(), runs.fit)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit, kinds
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
 from memjax.experiments.study_runs import StudyRuns
@@ -23,7 +24,7 @@ from memjax.reporting.style import new_figure, series_style
 
 NAME = "figure11"
 TITLE = "Figure 11: do regularisers slow memorization and learning alike?"
-DATA = {"randY": "random labels (randY)", "real": "real data"}
+DATA = {kind: kinds.WORDS[kind] for kind in (kinds.RANDY, kinds.REAL)}
 COLUMNS = {
     "technique": "none or the name of a regulariser, as in figure 10",
     "strength": "its strength; 0 for none",
@@ -31,6 +32,7 @@ COLUMNS = {
     "seed": "seed of the network and the order",
     "epoch": "epochs trained",
     "train_loss": "mean cross-entropy on the training set, nats",
+    **fit.COLUMNS,
 }
 SETTING = ["technique", "strength"]
 
@@ -43,7 +45,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     table = table[table["adversarial_weight"] == 0]
     middle = table.groupby("technique")["strength"].agg(_middle)
     chosen = table["strength"] == table["technique"].map(middle)
-    return table[chosen][list(COLUMNS)].reset_index(drop=True)
+    return fit.with_fit(table[chosen], studies["regularizers"].fit)[list(COLUMNS)]
 
 
 def _middle(strengths: pd.Series) -> float:

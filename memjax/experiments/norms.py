@@ -10,6 +10,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit
 from memjax.experiments.context import Context
 from memjax.experiments.figure03 import DATA, mean_gini, sensitivity_options
 from memjax.experiments.rows import select
@@ -28,6 +29,7 @@ COLUMNS = {
     "seed": "seed of the network, of the order of the examples and of the noise",
     "step": "number of SGD updates before the loss was taken",
     "gini": "Gini coefficient over the examples of that norm",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("influence",)
@@ -42,7 +44,8 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
         options = sensitivity_options(runs, norm_order=order)
         found = runs.analysis("sensitivity", options, table_name, labels="class")
         parts.append(found.drop_duplicates(["kind", "seed", "step"]).assign(norm=norm))
-    return pd.concat(parts, ignore_index=True).rename(columns={"kind": "data"})[list(COLUMNS)]
+    table = fit.with_fit(pd.concat(parts, ignore_index=True), runs.fit)
+    return table.rename(columns={"kind": "data"})[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -9,7 +9,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from memjax.experiments import noise_levels
+from memjax.experiments import fit, kinds, noise_levels
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
 from memjax.experiments.study_runs import StudyRuns
@@ -21,13 +21,14 @@ from memjax.reporting.style import new_figure, series_style
 
 NAME = "radii"
 TITLE = "The critical sample ratio at other radii"
-DATA = ("real", "randX", "randY")
+DATA = kinds.DATA
 COLUMNS = {
     "data": "real, randX (every input is noise) or randY (every label is random)",
     "seed": "seed of the network, the order and the noise",
     "radius": "radius of the search, max-norm, in units of [0, 1] pixels",
     "csr_lower": "share of the validation examples found critical at the end of training",
     "csr_upper": "share of the validation examples not certified safe",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("cifar_noise",)
@@ -43,7 +44,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     )  # fmt: skip
     ends = {"level": (0.0, 1.0)}
     table = noise_levels.ratios(runs.analysis("critical", options, "critical_radii", **ends))
-    return table.rename(columns={"kind": "data"})[list(COLUMNS)].reset_index(drop=True)
+    return fit.with_fit(table, runs.fit).rename(columns={"kind": "data"})[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

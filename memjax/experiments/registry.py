@@ -140,7 +140,7 @@ def load_table(path: os.PathLike | str) -> tuple[Experiment, pd.DataFrame, Conte
     return (
         experiment,
         table,
-        Context(context["scale"], context["setup"], tuple(context["reductions"])),
+        Context(**(context | {"reductions": tuple(context["reductions"])})),
     )
 
 

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from memjax.errors import Diverged, InputError
-from memjax.experiments.claims import CLAIMS
 from memjax.experiments.context import Context
+from memjax.experiments.fit import fit_words
 from memjax.experiments.registry import EXPERIMENTS, Experiment, load_table, redraw, save_table
 from memjax.experiments.scales import reductions
 from memjax.experiments.studies import STUDIES, Study, make_study
 from memjax.experiments.study_runs import StudyRuns
-from memjax.reporting.claims import judge_all, not_judged
-from memjax.reporting.environment import describe_environment
+from memjax.reporting.claims import Verdict, judge_all, not_judged
+from memjax.reporting.environment import describe_environment, describe_making
 from memjax.reporting.report import FigureResult, RunDescription, write_report
 from memjax.runtime.tables import read_metadata
 from memjax.runtime.workdir import read_json, write_json
@@ -33,7 +33,7 @@ class Reproduction:
 
     Args:
       workdir: the folder; made if it is not there.
-      scale: 'smoke', 'laptop' or 'paper'.
+      scale: one of `SCALES`.
       figures: names of experiments, in the order of the report.
       data_dir: where tfds keeps its data; None is its default.
       say: shows a line to the user.
@@ -108,7 +108,12 @@ class Reproduction:
         try:
             studies = {study: self._train(self.studies[study]) for study in experiment.STUDIES}
             table = experiment.tabulate(studies)
-            context = Context(self.scale, self._setup(experiment), self._reductions(experiment))
+            context = Context(
+                self.scale,
+                self._setup(experiment),
+                self._reductions(experiment),
+                describe_making(),
+            )
             save_table(self._table(name), experiment, table, context, identity)
             redraw(self._table(name))
         except Interrupted:
@@ -149,7 +154,10 @@ class Reproduction:
             for name in self.figures
             if name not in errors and self._table(name).exists()
         }
-        results = [self._result(name, tables, errors) for name in self.figures]
+        # All of a report are judged together, for they are corrected together.
+        claims = [claim for name in tables for claim in EXPERIMENTS[name].CLAIMS]
+        verdicts = judge_all(claims, {name: table for name, (_, table, _) in tables.items()})
+        results = [self._result(name, tables, verdicts, errors) for name in self.figures]
         seeds = ", ".join(
             f"{study.name} {study.sizes.num_runs or study.sizes.num_seeds}"
             for study in self.studies.values()
@@ -169,10 +177,10 @@ class Reproduction:
         self,
         name: str,
         tables: dict[str, tuple[Experiment, pd.DataFrame, Context]],
+        judged: Sequence[Verdict],
         errors: dict[str, str],
     ) -> FigureResult:
         experiment = EXPERIMENTS[name]
-        claims = [claim for claim in CLAIMS if claim.figure == name]
         common: dict[str, Any] = {
             "name": name,
             "title": experiment.TITLE,
@@ -181,7 +189,9 @@ class Reproduction:
         }
         if name not in tables:
             error = errors.get(name, "its table is not there")
-            verdicts = [not_judged(claim, f"the figure failed: {error}") for claim in claims]
+            verdicts = [
+                not_judged(claim, f"the figure failed: {error}") for claim in experiment.CLAIMS
+            ]
             return FigureResult(
                 **common, status="failed", error=error, claims=verdicts,
                 reductions=self._reductions(experiment),
@@ -194,10 +204,11 @@ class Reproduction:
             table_path=path,
             png_path=path.with_suffix(".png"),
             svg_path=path.with_suffix(".svg"),
-            caption=experiment.caption(table, context),
+            caption=f"{experiment.caption(table, context)} {fit_words(table)}",
             alt_text=experiment.alt_text(table, context),
-            claims=judge_all(claims, {name: table}),
+            claims=[verdict for verdict in judged if verdict.figure == name],
             reductions=context.reductions,
+            made=context.made,
         )
 
     def _table(self, name: str) -> epath.Path:

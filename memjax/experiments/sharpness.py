@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit, kinds
 from memjax.experiments.context import Context
 from memjax.experiments.rows import final, of_kind, rise_over_levels
 from memjax.experiments.study_runs import StudyRuns
@@ -22,13 +23,14 @@ from memjax.reporting.style import new_figure, series_style
 
 NAME = "sharpness"
 TITLE = "Sharpness: does the loss surface grow sharper with noise? (workshop version)"
-KINDS = {"randX": "random inputs (randX)", "randY": "random labels (randY)"}
+KINDS = kinds.NOISE
 COLUMNS = {
     "kind": "real (level 0, shared by both kinds), randX or randY",
     "level": "share of the training examples that are noise, 0 to 1",
     "seed": "seed of the network, the order and the noise",
     "epoch": "epochs trained",
     "eigenvalue": "largest-magnitude eigenvalue of the Hessian of the mean training loss",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("mnist_noise",)
@@ -38,7 +40,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the table: the sharpness of every run at the end of its training."""
     runs = studies["mnist_noise"]
     options = Options(steps=(-1,), splits=("train",), num_examples=runs.sizes.num_hessian)
-    return runs.analysis("sharpness", options)[list(COLUMNS)]
+    return fit.with_fit(runs.analysis("sharpness", options), runs.fit)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -244,9 +244,9 @@ def _verdict(finding: _Finding, adjusted: float) -> Verdict:
     reason = finding.reason
     if math.isfinite(adjusted):
         which = "Holm" if claim.primary else "Benjamini-Hochberg"
-        words = f"p = {finding.p_value:.2g}, {adjusted:.2g} after {which}"
+        words = ""
         if not is_decided and finding.p_value <= ERROR_RATE:
-            words += f" (alone it would be {finding.verdict})"
+            words = f"alone it would be {finding.verdict}, not after {which}'s correction"
         reason = "; ".join(filter(None, (words, reason)))
     return Verdict(
         name=claim.name,

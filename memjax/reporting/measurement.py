@@ -1,7 +1,7 @@
 """An effect with its confidence interval, over seeds or over examples."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -131,6 +131,29 @@ def over_examples(statistic: Callable[[Any], jax.Array], values: Any, axis: int 
     )
     parts = _of_draws(np.asarray(draws, np.float64))
     return Measurement(float(effect), parts.low, parts.high, n, "examples", "", parts.confidence)
+
+
+def least_of(measurements: Sequence[Measurement]) -> Measurement:
+    """Returns what is known of the smallest of several effects, such as over each of some rivals.
+
+    It is above a bound if every one is (the largest p-value); it is below if any one is (the
+    smallest p-value, times their number).
+
+    Raises:
+      NotMeasurable: if there are none, or one of them has no interval.
+    """
+    known = [m.confidence for m in measurements if m.confidence is not None]
+    if not known or len(known) < len(measurements):
+        raise NotMeasurable("nothing to compare with")
+    least = min(measurements, key=lambda m: m.effect)
+    return least._replace(
+        low=min(m.low for m in measurements),
+        high=min(m.high for m in measurements),
+        confidence=Confidence(
+            lambda bound: max(c.of_above(bound) for c in known),
+            lambda bound: min(1.0, len(known) * min(c.of_below(bound) for c in known)),
+        ),
+    )
 
 
 class _Parts(NamedTuple):

@@ -9,7 +9,8 @@ from etils import epath
 
 from memjax.errors import InputError
 from memjax.reporting import report_html, report_markdown
-from memjax.reporting.claims import Verdict, count_verdicts, to_json
+from memjax.reporting.claims import Verdict, count_verdicts, primary_words, to_json
+from memjax.reporting.report_words import PROTOCOL
 from memjax.runtime.workdir import write_atomically, write_json
 
 STATUSES = ("done", "failed")
@@ -29,6 +30,7 @@ class FigureResult:
       claims: the verdicts on its claims; of a failed figure too (not resolved, with the reason).
       reductions: how it is smaller than in the paper, one sentence each.
       seconds: how long it took.
+      made: when its runs were made, on what, with which version.
       command: the command that makes it again.
       error: why it failed; empty if it did not.
     """
@@ -45,6 +47,7 @@ class FigureResult:
     alt_text: str = ""
     claims: Sequence[Verdict] = ()
     reductions: Sequence[str] = ()
+    made: str = ""
     error: str = ""
 
     def __post_init__(self) -> None:
@@ -64,7 +67,7 @@ class RunDescription:
 
     Attributes:
       title: the report's heading.
-      scale: 'smoke', 'laptop' or 'paper'.
+      scale: 'smoke', 'laptop', 'workstation' or 'paper'.
       command: the command that makes all of it again.
       seconds: how long all of it took.
       seeds: in words.
@@ -97,6 +100,8 @@ def write_report(
         {
             "scale": run.scale,
             "command": run.command,
+            "protocol": PROTOCOL,
+            "primary": primary_words(verdicts),
             "counts": count_verdicts(verdicts),
             "claims": [to_json(verdict) for verdict in verdicts],
         },
