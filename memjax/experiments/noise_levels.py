@@ -128,8 +128,8 @@ class NoiseLevels:
         ends = final(table, "validation_accuracy", ["kind", "level"])
         found = final(table, "csr_lower", ["kind", "level"])
         words = "; ".join(
-            f"{kind} {percent(level)}: validation accuracy {ends[kind, level]:.2f}, critical sample "
-            f"ratio {found[kind, level]:.2f}"
+            f"{kind} {percent(level)}: validation accuracy {ends[kind, level]:.2f}, critical "
+            f"sample ratio {found[kind, level]:.2f}"
             for kind, level in ends.index.intersection(found.index)
         )
         return (
@@ -261,7 +261,8 @@ def _order_claims(figure: str, network: str) -> tuple[Claim, ...]:
         claim(
             name=f"{figure}_randy_takes_longer",
             sentence=f"{network}: random labels take longer to fit than real data.",
-            statistic="doublings of the epochs to 99 % training accuracy, real to the highest randY",
+            statistic="doublings of the epochs to 99 % training accuracy, real data to the "
+            "highest level of randY",
             test=measures.measure_randy_later,
             threshold=0.32,
             why="0.32 doublings are a quarter more epochs",

@@ -130,7 +130,8 @@ def _claims(verdicts: Sequence[Verdict], prefix: str = "") -> str:
 
 def _claim(verdict: Verdict, prefix: str = "") -> str:
     return (
-        f'<tr id="{_text(prefix + verdict.name)}"><td data-label="verdict">{_badge(verdict.verdict)}</td>'
+        f'<tr id="{_text(prefix + verdict.name)}">'
+        f'<td data-label="verdict">{_badge(verdict.verdict)}</td>'
         f'<td data-label="claim"><div>{_text(verdict.sentence + source_words(verdict))}'
         f"<small>Measured: {_text(verdict.statistic)}.</small>"
         f"<small>{_text(verdict.reason)}</small>"

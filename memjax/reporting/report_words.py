@@ -17,7 +17,7 @@ SYMBOLS = {
     CONTRADICTED: "✗",
     WITHIN_MARGIN: "≈",
     NOT_RESOLVED: "?",
-    NOT_TESTABLE: "–",
+    NOT_TESTABLE: "-",
 }
 PROTOCOL = "docs/protocol.md"
 HOW_TO_READ = (
