@@ -145,7 +145,7 @@ CLAIMS: tuple[Claim, ...] = (
             direction="below",
             threshold=-0.5,
             why="'far': nearly a third nearer",
-            primary=True,
+            primary=data == kinds.RANDX,
             gate=fit.gate(),
         )
         for data in ("randX", "randY")

@@ -90,7 +90,7 @@ def alt_text(table: pd.DataFrame, context: Context) -> str:
 
 
 def measure_order(table: pd.DataFrame) -> Measurement:
-    """Kendall's tau of the orders on real data and on randY, minus that of two seeds on one of them.
+    """Kendall's tau of the orders on real data and on randY, minus that of two seeds.
 
     The order is that of the mean log training loss. Noise alone makes orders differ: what two
     seeds of the same data agree in is what is to be undercut.
@@ -125,8 +125,8 @@ CLAIMS: tuple[Claim, ...] = (
         name="figure11_order_differs",
         figure=NAME,
         sentence="The vertical order of the training losses differs between randY and real data.",
-        statistic="Kendall's tau of the order of the settings on real data and on randY, minus that "
-        "of two seeds on the same data",
+        statistic="Kendall's tau of the order of the settings on real data and on randY, minus "
+        "that of two seeds on the same data",
         test=measure_order,
         direction="below",
         threshold=-0.2,

@@ -11,6 +11,7 @@ from etils import epath
 from memjax.errors import Diverged, InputError
 from memjax.experiments.context import Context
 from memjax.experiments.fit import fit_words
+from memjax.experiments.kinds import DATASETS
 from memjax.experiments.registry import EXPERIMENTS, Experiment, load_table, redraw, save_table
 from memjax.experiments.scales import reductions
 from memjax.experiments.studies import STUDIES, Study, make_study
@@ -237,13 +238,13 @@ class Reproduction:
         for name in experiment.STUDIES:
             sizes = self.studies[name].sizes
             if name in WITH_CNN:
-                network = f"small AlexNet, {sizes.width:g} times the paper's channels"
+                network = f"small AlexNet, {sizes.channels:g} times the paper's channels"
             else:
-                network = f"MLP of 2 layers of {sizes.width:g} units"
+                network = f"MLP of 2 layers of {sizes.width:,} units"
             if sizes.widths:
                 network = "MLPs of 2 layers"
             words.append(
-                f"{network} on {sizes.dataset}, {sizes.num_train:,} training examples, "
+                f"{network} on {DATASETS[sizes.dataset]}, {sizes.num_train:,} training examples, "
                 f"learning rate {sizes.learning_rate:g}, {sizes.num_epochs} epochs at most"
             )
         return "; ".join(dict.fromkeys(words))
