@@ -204,7 +204,10 @@ def _slowing(rows: pd.DataFrame, level: float) -> tuple[pd.Series, pd.Series]:
     panel = rows["panel"].iloc[0]
     values = rows[PANELS[panel]]
     if panel == "capacity":
-        values = values[values.isin(_fitted_widths(rows_of_real))]
+        fitted = _fitted_widths(rows_of_real)
+        if len(fitted) < 2:
+            raise NotMeasurable(f"real data are fitted at {len(fitted)} widths, 2 are needed")
+        values = values[values.isin(fitted)]
     if values.nunique() < 2:
         raise NotMeasurable(f"only one {values.name}")
     smallest, largest = (
