@@ -85,6 +85,7 @@ def figures(tmp_path):
         claims=[supported, contradicted],
         reductions=["64 of the 4096 hidden units"],
     )
+    third = dataclasses.replace(claim, name="third", primary=False)
     failed = FigureResult(
         name="figure02",
         title="Figure 2: patterns?",
