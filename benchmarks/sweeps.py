@@ -9,8 +9,8 @@ matrix products weigh more, have none. Ours trains on as many CPU devices as the
 `memjax.sweep` does. Both sides start from the same parameters and see the same batches in the same
 order; their parameters are compared after the first epoch, before anything is timed. Ratios are
 medians of pairs, ours and torch's in turn. The other rows justify
-`memjax.training.setup.members_per_chunk`: milliseconds a run for several numbers of members side by
-side (vmap) on one device, chunks one after the other.
+`memjax.training.memory.members_per_chunk`: milliseconds a run for several numbers of members side
+by side (vmap) on one device, chunks one after the other.
 """
 
 import argparse
@@ -19,15 +19,14 @@ import time
 
 import jax
 import numpy as np
-from etils import epath
 
 from memjax import presets
 from memjax.config import resolve
 from memjax.data.batching import epoch_order
-from memjax.sweeps.grouping import Group
-from memjax.sweeps.members import places_of
+from memjax.sweeps.cost import sweep_mesh
 from memjax.sweeps.run import use_every_core
-from memjax.sweeps.training import GroupRun, PointRun, chunk_size
+from memjax.training.group import Group
+from memjax.training.memory import chunk_size, members_per_chunk
 from memjax.training.setup import prepare
 from memjax.training.state import member_keys
 
@@ -56,11 +55,15 @@ def group_of(width, training, members_per_chunk=0, num_devices=0):
     config.ensemble.size = MEMBERS
     config.run.num_devices = num_devices
     config.run.members_per_chunk = members_per_chunk
-    setup = prepare(resolve(config))
-    run = GroupRun(Group((0,), ()), [PointRun("all", epath.Path("unused"), setup, 0)])
-    with jax.set_mesh(run.mesh):
-        run.init_states()
-    return run, setup
+    resolved = resolve(config)
+    setup, mesh = prepare(resolved), sweep_mesh(resolved, MEMBERS)
+    # Each device has its own members, so a batch is not padded for their sake.
+    batches = setup.batches._replace(padded_size=setup.batches.batch_size)
+    setup = setup._replace(batches=batches)
+    with jax.set_mesh(mesh):
+        group = Group([setup], (), mesh, chunk_size(setup, MEMBERS, mesh))
+        group.start(range(MEMBERS))
+    return group, setup
 
 
 def torch_loop(setup, params):
@@ -108,11 +111,11 @@ def seconds(run):
 
 def check(group, networks):
     """Fails unless both sides have the same parameters after their first epoch."""
-    kernels = np.asarray(group.states.params["params"]["Dense_1"]["kernel"])
+    state = group.saved(range(MEMBERS)).state
+    kernels = np.asarray(state.params["params"]["Dense_1"]["kernel"])
     for member in (0, MEMBERS - 1):
-        place = int(np.flatnonzero(group.arrangement == member)[0])
         other = networks[member][2].weight.detach().numpy().T
-        np.testing.assert_allclose(kernels[place], other, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(kernels[member], other, rtol=1e-3, atol=1e-4)
 
 
 def train(group, steps):
@@ -124,10 +127,9 @@ def train(group, steps):
 def compare(width, training, target, rounds):
     """Prints the row of one width against torch."""
     group, setup = group_of(width, training)
-    params = jax.tree.map(np.asarray, group.states.params["params"])
+    params = jax.tree.map(np.asarray, group.saved(range(MEMBERS)).state.params["params"])
     steps = setup.batches.steps_per_epoch
-    order = places_of(group.arrangement, range(MEMBERS))
-    peer, networks = torch_loop(setup, jax.tree.map(lambda leaf: leaf[order], params))
+    peer, networks = torch_loop(setup, params)
     train(group, steps)
     peer()
     check(group, networks)
@@ -149,7 +151,7 @@ def chunks(width, sizes, rounds):
         for size, group in groups.items():
             times[size].append(seconds(lambda group=group: train(group, steps)))
     params = group.setup.num_params
-    rule = chunk_size(params, MEMBERS, jax.devices()[0].platform)
+    rule = members_per_chunk(params, MEMBERS, jax.devices()[0].platform)
     words = "  ".join(f"{k}: {np.median(v) / MEMBERS * 1000:.2f}" for k, v in times.items())
     print(
         f"{width}-{width} ({params:,} parameters), ms a run by chunk: {words}  rule: {rule}",

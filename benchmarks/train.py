@@ -20,37 +20,30 @@ import numpy as np
 
 from memjax import presets
 from memjax.config import resolve
-from memjax.data.batching import make_batches
-from memjax.models.registry import build_model
-from memjax.runtime.mesh import make_mesh
-from memjax.training.optimizers import make_optimizer
-from memjax.training.program import DeviceData, make_train_program
-from memjax.training.state import init_state
-from memjax.training.step import Network
+from memjax.data.dataset import Dataset, make_split
+from memjax.training.group import Group
+from memjax.training.setup import prepare
 
 NUM_EXAMPLES, BATCH = 2048, 128
 
 
 def our_program(preset, image_shape, steps):
-    """Returns a function that trains `steps` steps and blocks, and the initial parameters."""
-    config = resolve(preset())
-    batches = make_batches(NUM_EXAMPLES, BATCH)
-    optimizer = make_optimizer(config.optimizer, 0.0, batches.steps_per_epoch, 100)
-    model = build_model(config.model.name, 10, **config.model.fields)
-    network, mesh = Network(model, 0.5, 0.5), make_mesh(1, 1)
-    train = make_train_program(network, optimizer, batches, mesh, 1)
+    """Returns a function that trains `steps` steps and blocks, and the data."""
     images = np.random.default_rng(0).integers(0, 256, (NUM_EXAMPLES, *image_shape), np.uint8)
     labels = np.random.default_rng(1).integers(0, 10, NUM_EXAMPLES).astype(np.int32)
-    data = DeviceData(jnp.asarray(images), jnp.asarray(labels))
-    seeds = jnp.zeros(1, jnp.int32)
-    subsets = jnp.arange(NUM_EXAMPLES, dtype=jnp.int32)[None]
-    state = jax.jit(lambda: init_state(0, model, optimizer, image_shape))()
-    states = jax.tree.map(lambda leaf: leaf[None], state)
+    train = make_split(images, labels)
+    names = tuple(map(str, range(10)))
+    dataset = Dataset("random", 10, names, train, train.take(np.arange(0)))
+    config = preset()
+    config.train.batch_size, config.run.num_devices = BATCH, 1
+    setup = prepare(resolve(config), dataset)
+    with jax.set_mesh(setup.mesh):
+        group = Group([setup], (), setup.mesh, 1)
+        group.start([0])
 
     def run():
-        nonlocal states
-        states, bad = train(states, seeds, subsets, data, jnp.int32(0), jnp.int32(steps))
-        jax.block_until_ready(bad)
+        with jax.set_mesh(setup.mesh):
+            group.train(0, steps)
 
     return run, images, labels
 

@@ -3,12 +3,15 @@
 python -m memjax.analyze --workdir=runs/digits_randlabel --passes=gradients,critical --steps=last
 python -m memjax.analyze --list_passes
 
-What is done is skipped, and a pass that was interrupted goes on from its last checkpoint. Many
-processes (a cluster, or --coordinator) share out the checkpoints.
+With --passes=all, a pass that is not for the run is named with the reason and left out; one that
+fails all the same is reported, the others go on, and the exit code is 4. What is done is skipped,
+and a pass that was interrupted goes on from its last checkpoint. Many processes (a cluster, or
+--coordinator) share out the checkpoints.
 """
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,6 +36,9 @@ flags.DEFINE_bool("include_direct", True, "sensitivity: count an example's own l
 flags.DEFINE_bool("freeze_statistics", False, "sensitivity: allow BatchNorm, statistics frozen.")
 flags.DEFINE_integer("ntk_examples", 100, "ntk: training examples in its block.")
 flags.DEFINE_integer("spectrum_examples", 1000, "jacobian_spectrum: examples of each split.")
+flags.DEFINE_string("queries", "misclassified", "attribution: or random:COUNT, or positions.")
+flags.DEFINE_string("measure", "loss", "attribution: loss or margin.")
+flags.DEFINE_bool("validate", False, "attribution: compare with 200 trainings without examples.")
 flags.DEFINE_integer("microbatch_size", 0, "Examples at once; 0: as fits. Changes memory only.")
 flags.DEFINE_integer("num_devices", 0, "Devices to use; 0: all.")
 flags.DEFINE_integer("seed", 0, "Of searches and random starts.")
@@ -44,6 +50,8 @@ command_line.define_deterministic_flag()
 command_line.define_process_flags()
 flags.adopt_module_key_flags(command_line)
 FLAGS = flags.FLAGS
+
+SOME_FAILED = 4
 
 
 def _numbers(name: str, values: list[str], kind: Any, allowed: str) -> tuple:
@@ -92,7 +100,7 @@ def _suiting(context: Any, passes: list) -> list:
     suiting = []
     for each in passes:
         try:
-            each.check(context)
+            each.check_suits(context)
             suiting.append(each)
         except InputError as error:
             if FLAGS.passes != ["all"]:
@@ -138,6 +146,7 @@ def main() -> None:
     workdir = command_line.required("workdir", "runs/digits_randlabel")
     passes = _passes()
 
+    from memjax.errors import InputError
     from memjax.passes.runner import run_pass, table_path
     from memjax.runtime.distributed import is_main_process, on_all, on_main
     from memjax.runtime.workdir import claim
@@ -147,14 +156,24 @@ def main() -> None:
     context = on_all(lambda: _context(workdir))
     passes = on_all(lambda: _suiting(context, passes))
     _check_same(context, passes)
+    some_failed = False
     with contextlib.ExitStack() as held:
         on_main(lambda: held.enter_context(claim(context.run.workdir / "analysis")))
         for each in passes:
-            with _progress(each.name, is_main_process()) as on_step:
-                table = run_pass(context, each, FLAGS.overwrite, on_step)
+            try:
+                with _progress(each.name, is_main_process()) as on_step:
+                    table = run_pass(context, each, FLAGS.overwrite, on_step)
+                said = f"{len(table):>9,} rows  {table_path(context, each)}"
+                if each.draw and is_main_process() and len(table):
+                    said += f", {each.draw(context, table)}"
+            except InputError as error:  # of many passes the others go on
+                if FLAGS.passes != ["all"]:
+                    raise
+                some_failed, said = True, f"failed: {error}"
             if is_main_process():
-                rows = f"{len(table):>9,} rows"
-                print(f"{each.name:<18} {rows}  {table_path(context, each)}", flush=True)
+                print(f"{each.name:<18} {said}", flush=True)
+    if some_failed:
+        sys.exit(SOME_FAILED)
 
 
 @contextlib.contextmanager

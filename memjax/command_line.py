@@ -5,6 +5,8 @@ sweep failed; 75 another process of the run was lost (the same command goes on);
 SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so that --help is quick.
 """
 
+import ast
+import contextlib
 import errno
 import importlib.util
 import logging
@@ -12,7 +14,7 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -116,6 +118,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a mistake is one line and exit code 2."""
     argv = list(argv)
     try:
+        argv, model_fields = take_model_fields(argv)
         for place, word in enumerate(argv):
             flag, equals, value = word.partition("=")
             if flag in ("--config", "-config"):
@@ -123,14 +126,81 @@ def parse(argv: Sequence[str]) -> list[str]:
                     argv[place] = f"--config={find_config(value)}"
                 elif place + 1 < len(argv):
                     argv[place + 1] = find_config(argv[place + 1])
-        rest = flags.FLAGS(argv)
+        with _process_arguments(argv):
+            rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise InputError(f"{rest[1]!r}: not understood; every flag begins with --")
+        if model_fields:
+            if not _is_given("config"):
+                name = next(iter(model_fields))
+                raise InputError(f"--config.model.{name}: needs --config=FILE.py as well")
+            set_model_fields(flags.FLAGS["config"].value, model_fields)
         return rest
     except InputError as error:
         fail(error)
     except Exception as error:  # a config file runs code of the user's
         fail(InputError(_in_words(error)))
+
+
+@contextlib.contextmanager
+def _process_arguments(argv: list[str]) -> Iterator[None]:
+    """Makes these the process's arguments for a while: ml_collections looks for overrides there."""
+    before = sys.argv
+    sys.argv = argv
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def take_model_fields(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes --config.model.FIELD=VALUE out of a command line.
+
+    Which fields there are, and of what types, the network's class knows, and no config file.
+    """
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    words = iter(argv)
+    for word in words:
+        match = re.fullmatch(r"--?config\.model\.(?:fields\.)?([A-Za-z_]\w*)(?:=(.*))?", word, re.S)
+        if not match:
+            rest.append(word)
+            continue
+        name, text = match.groups()
+        if text is None:
+            text = next(words, None)
+        if text is None:
+            raise InputError(f"--config.model.{name}: needs a value, --config.model.{name}=VALUE")
+        found[name] = text if name == "name" else _literal(text)
+    return rest, found
+
+
+def _literal(text: str) -> Any:
+    """Returns what a Python literal says; other words are themselves."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def set_model_fields(config: Any, fields: dict[str, Any]) -> None:
+    """Sets fields of config.model; another network drops the fields of the file's own.
+
+    Args:
+        config: a ConfigDict with a section `model`, changed in place.
+        fields: name and fields, from `take_model_fields`.
+    """
+    model = config.model.to_dict()
+    model |= model.pop("fields", None) or {}
+    name = fields.get("name", model.get("name"))
+    if name != model.get("name"):
+        model = {}
+    with config.unlocked():
+        config.model = {**model, **fields, "name": name}
+
+
+def _is_given(flag: str) -> bool:
+    return flag in flags.FLAGS and flags.FLAGS[flag].value is not None
 
 
 def _in_words(error: Exception) -> str:

@@ -23,6 +23,7 @@ STANDARDIZE = ("none", "scalar", "channel", "feature")
 LAYOUTS = ("auto", "HWC", "CHW")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")
 PLACEMENTS = ("auto", "replicated", "sharded")
+DECAY_MASKS = ("all", "kernels")
 SCHEDULES = ("constant", "step", "cosine")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 TRAIN_METRICS = ("exact", "running")
@@ -48,6 +49,10 @@ def _number(default: float, low: float = -math.inf, high: float = math.inf, open
         return holds and low <= value <= high and not (open_low and value == low)
 
     return _field(default, check, f"a finite float32 number in {bounds}")
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
 
 
 def _choice(default: str, options: Iterable[str]) -> Any:
@@ -110,10 +115,20 @@ class Regularizer:
     input_dropout: float = _number(0.0, 0.0, 0.99)
     input_noise: float = _number(0.0, 0.0)  # standard deviation, on standardised inputs
     hidden_noise: float = _number(0.0, 0.0)  # standard deviation, on hidden activations
-    weight_decay: float = _number(0.0, 0.0)  # of every parameter, added to its gradient
+    weight_decay: float = _number(0.0, 0.0)  # added to the gradient; see optimizer.decay_mask
     adversarial_weight: float = _number(0.0, 0.0, 1.0)  # of the loss on LASS samples
     adversarial_radius: float = _number(0.02, 0.0)  # max-norm, in [0, 1] pixels [not in the paper]
     adversarial_steps: int = _integer(10, 1)  # of the search [not in the paper]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Of the training batches; whatever is measured sees the plain images. [not in the paper]"""
+
+    crop: int = _integer(0, 0)  # pixels of black around, then a random crop; 0: off
+    flip: bool = False  # left to right, half of the time
+    cutout: int = _integer(0, 0)  # height and width of a square filled with the mean; 0: off
+    mixup: float = _number(0.0, 0.0)  # both parameters of the Beta distribution; 0: off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +143,13 @@ class Optimizer:
     decay_epochs: float = _number(15.0, 0.0, open_low=True)  # schedule step: times decay_factor
     decay_factor: float = _number(0.5, 0.0, 1.0, open_low=True)  # every decay_epochs
     warmup_epochs: float = _number(0.0, 0.0)  # linear from 0, before any schedule
+    betas: tuple[float, ...] = _field(  # adam, adamw and lion; (): optax's own
+        (), lambda v: len(v) in (0, 2) and all(_is_share(b) for b in v), "two numbers in [0, 1)"
+    )
+    eps: float = _number(0.0, 0.0)  # adam, adamw, rmsprop and adagrad; 0: optax's own
+    clip_norm: float = _number(0.0, 0.0)  # of the whole gradient, before any decay; 0: none
+    # What weight decay acts on: all parameters, or kernels alone (no norms, biases, positions).
+    decay_mask: str = _choice("all", DECAY_MASKS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +162,8 @@ class Train:
     stop_at_train_accuracy: float = _number(0.0, 0.0, 1.0)
     log_every_epochs: int = _integer(1, 1)
     compute_dtype: str = _choice("float32", COMPUTE_DTYPES)  # parameters stay float32
+    # Share of the target that is spread evenly over all classes. [not in the paper]
+    label_smoothing: float = _number(0.0, 0.0, 0.99)
     # Training metrics of an evaluation of their own, or of the epoch's steps (before each update,
     # in training mode), which costs no further pass over the training data.
     train_metrics: str = _choice("exact", TRAIN_METRICS)
@@ -194,6 +218,7 @@ class Config:
     corruption: Corruption = Corruption()
     model: Model = dataclasses.field(default_factory=Model)
     regularizer: Regularizer = Regularizer()
+    augmentation: Augmentation = Augmentation()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
     ensemble: Ensemble = Ensemble()

@@ -108,6 +108,21 @@ EFFECTS: dict[str, Effect] = {
         lambda values: _has_momentum(values) and values["optimizer.momentum"] > 0,
         ("optimizer.name", "optimizer.momentum"),
     ),
+    "optimizer.betas": Effect(
+        "with adam, adamw or lion",
+        lambda values: values["optimizer.name"] in ("adam", "adamw", "lion"),
+        ("optimizer.name",),
+    ),
+    "optimizer.eps": Effect(
+        "with adam, adamw, rmsprop or adagrad",
+        lambda values: values["optimizer.name"] in ("adam", "adamw", "rmsprop", "adagrad"),
+        ("optimizer.name",),
+    ),
+    "optimizer.decay_mask": Effect(
+        "with weight decay",
+        lambda values: values["regularizer.weight_decay"] > 0,
+        ("regularizer.weight_decay",),
+    ),
     "optimizer.decay_epochs": _STEPS_DOWN,
     "optimizer.decay_factor": _STEPS_DOWN,
 }

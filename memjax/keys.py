@@ -17,13 +17,14 @@ DRAWS_VERSION = 2
 # All tags that memjax folds into a key, by the module that does.
 USES = (
     *("init", "order", "step", "subset"),  # training.state
-    *("input regularizers", "dropout", "noise"),  # training.step
+    *("input regularizers", "dropout", "noise", "other randomness"),  # training.step
+    *("augmentation", "augmented images", "mixup"),  # training.step
     *("adversarial search", "adversarial pass"),  # training.step
     *("input dropout", "input noise"),  # training.regularizers
     *("corrupted examples", "gaussian inputs", "labels", "pixels"),  # data.corruption
     "analysis",  # passes.base
     *("critical", "difficulty", "eigenvalue", "trace"),  # passes
-    *("lass", "pgd"),  # analysis.critical
+    *("lass", "pgd", "climb"),  # analysis.critical
 )
 
 

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from memjax.config import Config, comparable, resolve, unflatten
 from memjax.errors import InputError
+from memjax.models.adapters import Model
 from memjax.runtime.checkpoints import Checkpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
@@ -78,7 +79,7 @@ def shared_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
 
 @functools.lru_cache(maxsize=64)
 def _logits_fn_of(
-    model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    model: nn.Module | Model, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Callable[[Any, jax.Array], jax.Array]:
     return make_logits_fn(Network(model, np.array(mean, np.float32), np.array(std, np.float32)))
 
@@ -309,6 +310,46 @@ class Run:
         if not path.exists():
             raise InputError(f"table {name!r}: not in {path.parent}; has: {self.tables}")
         return read_table(path)
+
+    def attribution(self, query: Any, member: int = 0, measure: str = "loss") -> pd.DataFrame:
+        """Returns what every training example did to one or several validation examples.
+
+        Prints whether it can be trusted, from a few trainings without random examples.
+
+        Args:
+          query: a position in the validation source's split, or several.
+          member: 0 to num_members - 1.
+          measure: 'loss' or 'margin'.
+
+        Returns:
+          A row for each query and training example, as of the pass `attribution`; rank 0 helped
+          most.
+
+        Raises:
+          InputError: as the pass.
+        """
+        from memjax.passes.attribution import attribute
+
+        return attribute(self, query, member, measure)
+
+    def predict_removal(self, indices: Any, **options: Any) -> pd.DataFrame:
+        """Returns what training without some examples would make of validation examples.
+
+        Args:
+          indices: positions of training examples in the source's split.
+          **options: `queries` as of the pass `attribution` ('misclassified'), `member` (0),
+            `measure` ('loss'), `validate=True` to train again without them as well.
+
+        Returns:
+          A row a query: its measure now, predicted, predicted_change, and with `validate` also
+          retrained and change.
+
+        Raises:
+          InputError: as the pass, or no such training example.
+        """
+        from memjax.passes.attribution import predict_removal
+
+        return predict_removal(self, indices, **options)
 
 
 def load_run(workdir: epath.PathLike, **overrides: Any) -> Run:

@@ -91,8 +91,9 @@ def main() -> None:
 
     from etils import epath
 
+    from memjax.experiments.sweep_tables import save_tables
     from memjax.runtime import distributed
-    from memjax.sweeps.figures import draw_results, save_tables
+    from memjax.sweeps.figures import draw_results
     from memjax.sweeps.run import make_plan, run_sweep, use_every_core
     from memjax.sweeps.table import assemble
     from memjax.training.loop import Interrupted

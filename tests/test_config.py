@@ -64,6 +64,24 @@ BAD = [
     ),
     ({"regularizer.weight_decay": -1e-4}, "config.regularizer.weight_decay=-0.0001: must be"),
     ({"regularizer.adversarial_weight": 2}, f"config.regularizer.adversarial_weight=2.0: {UNIT}"),
+    ({"augmentation.crop": -1}, "config.augmentation.crop=-1: must be an integer of at least 0"),
+    ({"augmentation.flip": 1}, "config.augmentation.flip=1: must be of type bool"),
+    ({"augmentation.mixup": -0.1}, "config.augmentation.mixup=-0.1: must be a finite"),
+    ({"train.label_smoothing": 1.0}, "config.train.label_smoothing=1.0: must be a finite"),
+    (
+        {"optimizer.betas": (0.9, 0.99)},
+        "config.optimizer.betas=(0.9, 0.99): has an effect only with adam, adamw or lion; here "
+        "config.optimizer.name='sgd'",
+    ),
+    (
+        {"optimizer.eps": 1e-3, "optimizer.name": "lion"},
+        "config.optimizer.eps=0.001: has an effect only with adam, adamw, rmsprop or adagrad",
+    ),
+    (
+        {"optimizer.decay_mask": "kernels"},
+        "config.optimizer.decay_mask='kernels': has an effect only with weight decay; here "
+        "config.regularizer.weight_decay=0.0",
+    ),
     ({"ensemble.size": 0}, "config.ensemble.size=0: must be an integer of at least 1"),
     (
         {"ensemble.subset_fraction": 0.0},
@@ -119,17 +137,17 @@ BAD = [
     # without effect
     (
         {"dataset.name": "mnits"},
-        "config.dataset.name='mnits': has an effect only with a source that has data sets by name, "
-        "such as tfds; here config.dataset.source='digits'",
+        "config.dataset.name='mnits': has an effect only with the sources tfds and "
+        "huggingface; here config.dataset.source='digits'",
     ),
     (
         {"dataset.name": "mnist", "dataset.source": "npz", "dataset.path": "own.npz"},
-        "config.dataset.name='mnist': has an effect only with a source that has data sets by name",
+        "config.dataset.name='mnist': has an effect only with the sources tfds and huggingface",
     ),
     (
         {"dataset.path": "own.npz"},
-        "config.dataset.path='own.npz': has an effect only with a source that is read from a path, "
-        "such as npz; here config.dataset.source='digits'",
+        "config.dataset.path='own.npz': has an effect only with the sources npz, folder, "
+        "table and huggingface; here config.dataset.source='digits'",
     ),
     (
         {"dataset.seed": 1, "dataset.num_validation": 0},
@@ -318,10 +336,31 @@ def test_every_field_says_what_it_allows_or_has_a_plain_type():
                 assert "allowed" in field.metadata, f"{section.name}.{field.name}"
 
 
-@pytest.mark.parametrize("preset", [presets.digits_mlp, presets.mnist_mlp, presets.cifar_cnn])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        presets.digits_mlp,
+        presets.mnist_mlp,
+        presets.cifar_cnn,
+        presets.cifar_resnet,
+        presets.cifar_vit,
+    ],
+)
 @pytest.mark.parametrize("variant", ["", "quick"])
 def test_presets_resolve(preset, variant):
     assert resolve(preset(variant)).train.num_epochs >= 1
+
+
+def test_random_labels_are_to_be_learned_without_explicit_regularization():
+    """What the recipe adds stays with the optimiser; the plain config's own fields come back."""
+    recipe = resolve(presets.cifar_resnet())
+    plain = resolve(presets.without_regularization(presets.cifar_resnet()))
+    assert recipe.augmentation != plain.augmentation == Config().augmentation
+    assert recipe.regularizer != plain.regularizer == Config().regularizer
+    assert recipe.train.label_smoothing > plain.train.label_smoothing == 0
+    assert plain.train.stop_at_train_accuracy == 1
+    assert plain.model == recipe.model
+    assert dataclasses.replace(plain.optimizer, decay_mask="kernels") == recipe.optimizer
 
 
 def test_an_unknown_variant_is_refused():

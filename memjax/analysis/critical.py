@@ -288,5 +288,6 @@ def critical_sample_ratio(
     """
     values = jnp.asarray(is_critical)
     if radius is not None:
-        values = values <= jnp.asarray(radius, values.dtype)[..., None]
+        radii = jnp.asarray(radius, values.dtype)[..., None]
+        values = values[(None,) * (radii.ndim - 1)] <= radii
     return values.mean(-1, dtype=jnp.float32)

@@ -16,6 +16,7 @@ from memjax.analysis import attacks, climbing, interval, search
 from memjax.analysis.certificates import certify
 from memjax.analysis.search import LogitsFn, Problem
 from memjax.errors import InputError
+from memjax.keys import tagged
 
 _CLIMB_STEPS, _PGD_STEPS, _NUM_TARGETS = 30, 40, 3
 _ROUNDS, _POLISHING_ROUNDS = 14, 4
@@ -133,7 +134,7 @@ def _linear_distances(logits_fn, sharding, params, images, index):
 def _find(key, logits_fns, params, problem, max_radius, num_starts, microbatch_size, is_affine):
     """Returns the distances of the nearest points found, [n]."""
     finder = _Finder(logits_fns, params, problem, max_radius, microbatch_size)
-    climb_key, pgd_key = jax.random.split(key)
+    climb_key, pgd_key = tagged(key, "climb"), tagged(key, "pgd")
     num_others = problem.logits.shape[1] - 1
     everyone = np.ones(len(finder.found), bool)
 

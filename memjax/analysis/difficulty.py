@@ -9,6 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._precision import widened
+from memjax.analysis.inputs import check_logits
+from memjax.analysis.scores import margin
 from memjax.errors import InputError
 
 
@@ -151,24 +154,20 @@ def aum(logits: jax.Array, labels: jax.Array) -> jax.Array:
       [... n], float32 or wider, in the units of the logits.
 
     Raises:
-      InputError: the shapes do not fit, or there are fewer than 2 classes.
+      InputError: the shapes do not fit, there are fewer than 2 classes, or a label is no class.
 
     Example:
       >>> aum(jnp.array([[[1.0, 0.0, 0.5]], [[2.0, 3.0, 0.0]]]), jnp.array([0]))
       Array([-0.25], dtype=float32)
     """
     _num_checkpoints("logits", logits)
-    if logits.ndim < 3 or labels.shape != logits.shape[-2:-1] or logits.shape[-1] < 2:
-        raise InputError(
-            f"logits, labels: shapes {logits.shape}, {labels.shape}, "
-            "must be [checkpoints ... n classes] and [n] with at least 2 classes"
-        )
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-    is_label = jnp.broadcast_to(is_label, logits.shape)
-    label_logit = jnp.where(is_label, logits, 0).sum(-1)
-    largest_other = jnp.where(is_label, -jnp.inf, logits).max(-1)
-    return (label_logit - largest_other).mean(0)
+    logits, labels = check_logits(logits, labels)
+    if logits.ndim < 3:
+        raise InputError(f"logits: shape {logits.shape}, must be [checkpoints ... n classes]")
+    margins = jax.vmap(margin)
+    for _ in range(logits.ndim - 2):
+        margins = jax.vmap(margins, in_axes=(0, None))
+    return margins(logits, labels).mean(0)
 
 
 def loss_trajectory(losses: jax.Array) -> LossTrajectory:
@@ -195,7 +194,7 @@ def loss_trajectory(losses: jax.Array) -> LossTrajectory:
       (Array([0.375, 1.   ], dtype=float32), Array([0.125, 0.   ], dtype=float32))
     """
     _num_checkpoints("losses", losses)
-    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+    losses = widened(losses)
     probability = jnp.exp(-losses)
     return LossTrajectory(losses.mean(0), losses.var(0), probability.mean(0), probability.std(0))
 

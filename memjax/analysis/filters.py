@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._ghost.param_uses import find_param_uses
+from memjax.analysis._precision import widened
+from memjax.analysis.inputs import LogitsFn
 from memjax.errors import InputError
 
 
@@ -39,8 +42,9 @@ def first_layer_filters(
 
     Looks for a convolution kernel [height width channels filters] whose channels are those of the
     images, and where there is none for a dense kernel [pixels units] over all height * width *
-    channels pixels: the layouts of flax and haiku. Of several fitting leaves that are named alike
-    but for their numbers (Dense_0, Dense_1) the one with the lowest numbers is taken.
+    channels pixels: the layouts of flax and haiku. Leaves named 'weight' have that of equinox,
+    [filters channels height width] and [units pixels]. Of several fitting leaves that are named
+    alike but for their numbers (Dense_0, Dense_1) the one with the lowest numbers is taken.
 
     Args:
       params: a pytree of arrays.
@@ -66,7 +70,7 @@ def first_layer_filters(
         raise InputError(f"image_shape: {image_shape}, must be (height, width[, channels])")
     height, width, channels = (*image_shape, 1)[:3]
     leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.asarray(leaf)
+        (name := jax.tree_util.keystr(path, simple=True, separator="/")): _inputs_first(name, leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
     convolutions = [n for n, x in leaves.items() if x.ndim == 4 and x.shape[2] == channels]
@@ -85,6 +89,38 @@ def first_layer_filters(
     if kernel.ndim == 4:
         return jnp.moveaxis(kernel, 3, 0)
     return kernel.T.reshape(-1, height, width, channels)
+
+
+def first_layer(logits_fn: LogitsFn, params: Any, images: Any) -> str | None:
+    """Returns the path of the kernel that meets the images first, as the trace of the model shows.
+
+    Args:
+      logits_fn: `logits_fn(params, images [n ...]) -> logits [n classes]`.
+      params: pytree of arrays.
+      images: [n ...]; only their shape and dtype matter.
+
+    Returns:
+      What `first_layer_filters` takes as `layer`; None where the first layer may be one that is
+      computed from several leaves (a normalised kernel).
+
+    Raises:
+      InputError: the model has no kernel.
+
+    Example:
+      >>> def logits_fn(params, images):
+      ...     return jnp.tanh(images @ params["b"]) @ params["a"]
+      >>> first_layer(logits_fn, {"a": jnp.ones((5, 2)), "b": jnp.ones((3, 5))}, jnp.ones((1, 3)))
+      'b'
+    """
+    uses = find_param_uses(logits_fn, params, images)
+    if uses.other:
+        return None
+    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+    places = [(k.place, leaf) for leaf, kernels in uses.kernels.items() for k in kernels]
+    if not places:
+        raise InputError("params: no leaf is the kernel of a layer")
+    _, leaf = min(places)
+    return jax.tree_util.keystr(paths[leaf], simple=True, separator="/")
 
 
 @jax.jit
@@ -116,7 +152,7 @@ def filter_quality(filters: jax.Array, cutoff: jax.Array | float = 0.25) -> Filt
             f"filters: shape {filters.shape}, must be [filters height width channels] with height "
             "or width above 1"
         )
-    filters = filters.astype(jnp.promote_types(filters.dtype, jnp.float32))
+    filters = widened(filters)
     pixels = (1, 2, 3)
     # Scaled by the largest weight first, so that no square under- or overflows.
     filters = filters / jnp.abs(filters).max(pixels, keepdims=True)
@@ -135,7 +171,7 @@ def filter_quality(filters: jax.Array, cutoff: jax.Array | float = 0.25) -> Filt
     second = jnp.where(second > (10 * jnp.finfo(second.dtype).eps) ** 2, second, jnp.nan)
     return FilterQuality(
         roughness=variation / jnp.sqrt(jnp.square(filters).mean(pixels)),
-        low_frequency_share=(power * is_low[None]).sum((1, 2)),
+        low_frequency_share=jnp.where(is_low[None], power, 0).sum((1, 2)),
         spectral_entropy=entropy,
         kurtosis=fourth / jnp.square(second) - 3,
     )
@@ -171,6 +207,14 @@ def rank_against_initial(quality: FilterQuality, initial: FilterQuality) -> Filt
         return jnp.where(jnp.isnan(values) | jnp.isnan(reference[-1]), jnp.nan, share)
 
     return jax.tree.map(rank, quality, initial)
+
+
+def _inputs_first(name: str, leaf: Any) -> jax.Array:
+    """Returns a kernel with its outputs last, which equinox has first."""
+    leaf = jnp.asarray(leaf)
+    if name.split("/")[-1] == "weight" and leaf.ndim in (2, 4):
+        return leaf.T if leaf.ndim == 2 else leaf.transpose(2, 3, 1, 0)
+    return leaf
 
 
 def _first_by_number(

@@ -2,28 +2,30 @@
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from memjax.analysis.example_mixing import check_examples_independent
-from memjax.analysis.forward_pass import inlined_jaxpr
-from memjax.analysis.ghost import (
+from memjax.analysis._ghost.norms import elements_per_example, squared_norm
+from memjax.analysis._ghost.param_uses import find_param_uses
+from memjax.analysis._ghost.products import (
     LeafGradient,
-    elements_per_example,
     gradient_elements,
+    inner_products,
     leaf_gradients,
-    squared_norm,
-    trace_example,
 )
-from memjax.analysis.microbatch import check_on_one_device, examples_at_once, over_microbatches
-from memjax.analysis.param_uses import find_param_uses
+from memjax.analysis._ghost.trace import trace_example
+from memjax.analysis._jaxprs import inlined_jaxpr
+from memjax.analysis.inputs import LogitsFn, as_array, check_model
+from memjax.analysis.microbatch import (
+    check_microbatch_size,
+    check_size,
+    examples_at_once,
+    over_microbatches,
+)
 from memjax.errors import InputError
-
-LogitsFn = Callable[[Any, jax.Array], jax.Array]
 
 
 def input_jacobians(
@@ -50,7 +52,7 @@ def input_jacobians(
 
     Raises:
       InputError: images that are not float, are empty, or are sharded over devices; logits that mix
-        the examples (BatchNorm in training mode), as far as the jaxpr shows it.
+        the examples (BatchNorm in training mode).
 
     Example:
       >>> def logits_fn(params, images):
@@ -59,15 +61,12 @@ def input_jacobians(
       Array([[[2., 0.],
               [0., 4.]]], dtype=float32)
     """
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise InputError(f"images: must be float to be differentiated, not {images.dtype}")
-    check_on_one_device(images)
-    return _input_jacobians(logits_fn, params, images, microbatch_size)
+    params, images, _ = check_model(logits_fn, params, images, by_images=True)
+    return _input_jacobians(logits_fn, params, images, check_microbatch_size(microbatch_size))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _input_jacobians(logits_fn, params, images, microbatch_size):
-    check_examples_independent(logits_fn, params, images)
     one_image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     jaxpr = inlined_jaxpr(logits_fn, params, one_image)
     leaves = jax.tree.leaves(params)
@@ -138,7 +137,8 @@ def extended_data_jacobian(jacobians: jax.Array, class_index: int) -> jax.Array:
       Array([[2., 3.],
              [6., 7.]], dtype=float32)
     """
-    if not 0 <= class_index < jacobians.shape[1]:
+    class_index = check_size("class_index", class_index, at_least=0)
+    if not class_index < jacobians.shape[1]:
         raise InputError(f"class_index: {class_index} is not in [0, {jacobians.shape[1]})")
     return jacobians[:, class_index].reshape(len(jacobians), -1)
 
@@ -181,7 +181,8 @@ def parameter_jacobian_norms(
       [n classes], float32 (float64 for a float64 model).
 
     Raises:
-      InputError: images that are empty or sharded over devices; logits that mix the examples.
+      InputError: images that are empty or sharded over devices; logits that mix the examples;
+        `params` without a derivative.
 
     Example:
       >>> def logits_fn(params, images):
@@ -189,13 +190,13 @@ def parameter_jacobian_norms(
       >>> parameter_jacobian_norms(logits_fn, jnp.zeros((2, 3)), jnp.array([[3.0, 4.0]]))
       Array([[5., 5., 5.]], dtype=float32)
     """
-    check_on_one_device(images)
-    return _parameter_jacobian_norms(logits_fn, params, images, microbatch_size)
+    params, images, _ = check_model(logits_fn, params, images, by_params=True)
+    size = check_microbatch_size(microbatch_size)
+    return _parameter_jacobian_norms(logits_fn, params, images, size)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _parameter_jacobian_norms(logits_fn, params, images, microbatch_size):
-    check_examples_independent(logits_fn, params, images)
     leaves = jax.tree.leaves(params)
     uses = find_param_uses(logits_fn, params, images)
     num_classes = uses.jaxpr.out_avals[0].shape[1]
@@ -247,18 +248,20 @@ def empirical_ntk(
       Array([[[[25.,  0.],
                [ 0., 25.]]]], dtype=float32)
     """
+    params, images_a, _ = check_model(logits_fn, params, images_a, by_params=True)
+    images_b = as_array("images_b", images_b)
     if images_a.shape[1:] != images_b.shape[1:] or images_a.dtype != images_b.dtype:
         raise InputError(
             "images_b: must have the shape and dtype of images_a without n, "
             f"{images_a.dtype}{images_a.shape[1:]}, not {images_b.dtype}{images_b.shape[1:]}"
         )
-    check_on_one_device(images_a, images_b)
-    return _empirical_ntk(logits_fn, params, images_a, images_b, block_size)
+    params, images_b, _ = check_model(logits_fn, params, images_b, by_params=True)
+    size = None if block_size is None else check_size("block_size", block_size)
+    return _empirical_ntk(logits_fn, params, images_a, images_b, size)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _empirical_ntk(logits_fn, params, images_a, images_b, block_size):
-    check_examples_independent(logits_fn, params, images_a)
     leaves = jax.tree.leaves(params)
     uses = find_param_uses(logits_fn, params, images_a)
     num_classes = uses.jaxpr.out_avals[0].shape[1]
@@ -274,18 +277,8 @@ def _empirical_ntk(logits_fn, params, images_a, images_b, block_size):
         jacobians_a = jacobians(block_a)
 
         def columns(block_b: jax.Array) -> jax.Array:
-            products = map(_inner_products, jacobians(block_b), jacobians_a)
-            return functools.reduce(jnp.add, products)
+            return inner_products(jacobians(block_b), jacobians_a)
 
         return over_microbatches(columns, images_b, microbatch_size=size).swapaxes(0, 1)
 
     return over_microbatches(rows, images_a, microbatch_size=size).swapaxes(2, 3)
-
-
-def _inner_products(left: LeafGradient, right: LeafGradient) -> jax.Array:
-    """Returns [n_left n_right classes classes] of gradients with leading axes n (and classes)."""
-    if left.rows is None:
-        return jnp.einsum("ice,jde->ijcd", left.columns, right.columns)
-    rows = jnp.einsum("imr,jmr->ijm", left.rows, right.rows)
-    columns = jnp.einsum("icmk,jdmk->ijmcd", left.columns, right.columns)
-    return jnp.einsum("ijm,ijmcd->ijcd", rows, columns)

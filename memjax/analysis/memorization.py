@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._precision import wide_dtype, widened
 from memjax.errors import InputError
 
 
@@ -96,7 +97,7 @@ def memorization_scores(correct: jax.Array, is_member: jax.Array) -> Memorizatio
             f"correct, is_member: shapes {correct.shape}, {is_member.shape}, "
             "must be the same [members n]"
         )
-    correct = correct.astype(jnp.promote_types(correct.dtype, jnp.float32))
+    correct = widened(correct)
     is_member = is_member.astype(bool)
     mean_in, squared_error_in, num_in = _masked_mean(correct, is_member)
     mean_out, squared_error_out, num_out = _masked_mean(correct, ~is_member)
@@ -135,7 +136,7 @@ def cross_influence(correct_validation: jax.Array, is_member: jax.Array) -> Cros
             "must be [members m], [members n]"
         )
     is_binary = correct_validation.dtype == bool
-    dtype = jnp.promote_types(correct_validation.dtype, jnp.float32)
+    dtype = wide_dtype(correct_validation.dtype)
     outcomes = correct_validation.astype(dtype)
     if not is_binary:
         # Their squares travel in the same product, for the variances; without the means, so that
@@ -217,7 +218,7 @@ def leave_one_out_ridge(
             "must be [n d] and [n] or [n k]"
         )
     n, d = features.shape
-    dtype = jnp.promote_types(jnp.promote_types(features.dtype, targets.dtype), jnp.float32)
+    dtype = max(map(wide_dtype, (features.dtype, targets.dtype)), key=lambda dtype: dtype.itemsize)
     columns = targets.astype(dtype).reshape(n, -1)
     left, singular_values, _ = jnp.linalg.svd(features.astype(dtype), full_matrices=False)
     # 1 - leverage from the complement of the shrinkage: no cancellation at a leverage near 1.
@@ -237,7 +238,7 @@ def leave_one_out_ridge(
 def _masked_mean(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean over the masked members, its squared standard error, and their number; each [n]."""
     count = mask.sum(0, dtype=jnp.int32)
-    mean = jnp.where(mask, values, 0).sum(0) / count
+    mean = jnp.where(mask, values, 0).sum(0) / count.astype(values.dtype)
     squares = jnp.where(mask, jnp.square(values - mean[None]), 0).sum(0)
     return mean, _squared_error(squares, count), count
 
@@ -247,9 +248,10 @@ def _mean_from_sums(
 ) -> tuple[jax.Array, jax.Array]:
     """Mean and its squared standard error from sums [n m], or [n 2m] with those of the squares."""
     total, total_squares = (sums, sums) if is_binary else jnp.split(sums, 2, axis=1)
-    mean = total / count
+    mean = total / count.astype(total.dtype)
     return mean, _squared_error(jnp.maximum(total_squares - total * mean, 0), count)
 
 
 def _squared_error(squares: jax.Array, count: jax.Array) -> jax.Array:
-    return jnp.where(count > 1, squares / (count - 1) / count, jnp.nan)
+    number = count.astype(squares.dtype)
+    return jnp.where(count > 1, squares / (number - 1) / number, jnp.nan)

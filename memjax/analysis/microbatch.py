@@ -1,11 +1,13 @@
 """Per-example functions over many examples: in microbatches, and over several devices."""
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from memjax.errors import InputError
@@ -39,16 +41,14 @@ def over_microbatches(
       Array([ 0,  1,  4,  9, 16], dtype=int32)
     """
     num_examples = check_lengths(*arrays)
-    if microbatch_size is not None and not (
-        isinstance(microbatch_size, int) and microbatch_size >= 1
-    ):
-        raise InputError(f"microbatch_size: {microbatch_size!r} is not an integer of at least 1")
+    microbatch_size = check_microbatch_size(microbatch_size)
     if microbatch_size is None or microbatch_size >= num_examples:
         return fn(*arrays)
-    num_microbatches = math.ceil(num_examples / microbatch_size)
-    size = math.ceil(num_examples / num_microbatches)
+    num_microbatches, size = microbatch_shape(num_examples, microbatch_size)
     microbatches = [
-        _pad(array, num_microbatches * size).reshape(num_microbatches, size, *array.shape[1:])
+        pad_examples(array, num_microbatches * size).reshape(
+            num_microbatches, size, *array.shape[1:]
+        )
         for array in arrays
     ]
     results = jax.lax.map(lambda microbatch: fn(*microbatch), microbatches)
@@ -90,7 +90,9 @@ def over_devices(fn: Callable[..., Any], mesh: Mesh, axis: str = "data") -> Call
     def on_all_devices(params: Any, *arrays: jax.Array) -> Any:
         num_examples = check_lengths(*arrays)
         devices = mesh.shape[axis]
-        padded = [_pad(array, math.ceil(num_examples / devices) * devices) for array in arrays]
+        padded = [
+            pad_examples(array, math.ceil(num_examples / devices) * devices) for array in arrays
+        ]
         examples = PartitionSpec(axis)
         in_specs = (PartitionSpec(), *(examples for _ in arrays))
         # Under check_vma, gradients of the replicated params would be summed over the devices
@@ -121,6 +123,22 @@ def examples_at_once(elements_per_example: int, microbatch_size: int | None = No
     return microbatch_size
 
 
+def check_size(name: str, value: Any, at_least: int = 1) -> int:
+    """Returns an integer of any library as an int; raises InputError for less and for others."""
+    try:
+        size = operator.index(value)
+    except TypeError:
+        size = at_least - 1
+    if isinstance(value, bool | np.bool_) or size < at_least:
+        raise InputError(f"{name}: {value!r} is not an integer of at least {at_least}")
+    return size
+
+
+def check_microbatch_size(value: Any) -> int | None:
+    """Returns the size; None stays None."""
+    return None if value is None else check_size("microbatch_size", value)
+
+
 def check_on_one_device(*arrays: jax.Array) -> None:
     """Raises InputError for a concrete array whose examples lie on several devices."""
     for array in arrays:
@@ -134,7 +152,14 @@ def check_on_one_device(*arrays: jax.Array) -> None:
                 )
 
 
-def _pad(array: jax.Array, length: int) -> jax.Array:
+def microbatch_shape(num_examples: int, microbatch_size: int) -> tuple[int, int]:
+    """Returns how many microbatches there are, and their one size: equal ones pad the least."""
+    num_microbatches = math.ceil(num_examples / microbatch_size)
+    return num_microbatches, math.ceil(num_examples / num_microbatches)
+
+
+def pad_examples(array: jax.Array, length: int) -> jax.Array:
+    """Returns an array [n ...] filled up to `length` with copies of the last example."""
     missing = length - array.shape[0]
     if not missing:
         return array

@@ -12,14 +12,15 @@ from jax.sharding import Mesh
 
 from memjax.analysis import sensitivity_inputs as inputs
 from memjax.analysis import sensitivity_sweep as sgd
+from memjax.analysis.inputs import check_model
 from memjax.analysis.losses import softmax_cross_entropy
+from memjax.analysis.trajectory import Trajectory, segment_length
 from memjax.errors import InputError
 
 # A sweep of about ten adjoints is wide enough to be efficient, and narrow enough that few adjoints
 # of probes not yet reached ride along.
 _ADJOINTS_PER_SWEEP = 10
 _SWEEP_BYTES = 2**30
-_TRAJECTORY_BYTES = 2**28
 
 
 class Sensitivity(NamedTuple):
@@ -114,6 +115,7 @@ def loss_sensitivity(
 
     Reference: Arpit et al. 2017, section 3.2; Maclaurin et al. 2015 for gradients through training.
     """
+    check_model(logits_fn, params, images, labels, example_loss=example_loss, by_params=True)
     program = inputs.make_program(logits_fn, example_loss, mesh)
     problem = inputs.check_run(
         program, params, images, labels, batches, learning_rate, momentum, weight_decay
@@ -123,7 +125,9 @@ def loss_sensitivity(
         raise InputError(f"norm_order is {norm_order}, must be 1, 2 or inf")
     inputs.check_num_classes(num_classes, problem.run.labels)
     chunk_size = _chunk_size(problem, len(steps), num_classes or 1, probe_chunk_size)
-    trajectory = _Trajectory(problem, _segment_length(problem, checkpoint_every))
+    length = segment_length(problem.num_steps, problem.start.params, checkpoint_every)
+    record = functools.partial(sgd.record, program, problem.run)
+    trajectory = Trajectory(record, problem.start, problem.num_steps, length)
     microbatches = inputs.microbatches(problem, microbatch_size)
 
     order = np.argsort(-steps, kind="stable")
@@ -186,43 +190,9 @@ def run_sgd(
     return inputs.merge_params(state.params, problem.run.fixed)
 
 
-class _Trajectory:
-    """The parameters at every step, in segments that are recomputed from checkpoints.
-
-    One segment at a time is in memory, and the states at all the segments' starts.
-    """
-
-    def __init__(self, problem: inputs.Problem, segment_length: int):
-        self._problem = problem
-        self._length = segment_length
-        self._segment: sgd.Segment
-        self._starts = [problem.start]
-        for segment in range(math.ceil(problem.num_steps / segment_length)):
-            self._starts.append(self._record(segment))
-
-    def _record(self, index: int) -> inputs.SgdState:
-        first = index * self._length
-        last = min(first + self._length, self._problem.num_steps)
-        self._segment = None  # type: ignore[assignment]  # frees the one before
-        state, rows = sgd.record(
-            self._problem.program, self._problem.run, self._starts[index], first, last, self._length
-        )
-        self._index, self._segment = index, sgd.Segment(rows, first)
-        return state
-
-    def before(self, step: int, adjoints: sgd.Adjoints) -> sgd.Segment:
-        """Returns the segment that leads to `step`, where `adjoints` were taken back to."""
-        index = max(step - 1, 0) // self._length
-        if index != self._index:
-            # Dispatch is asynchronous: without waiting, all the segments would be in memory.
-            jax.block_until_ready(adjoints)
-            self._record(index)
-        return self._segment
-
-
 def _chunk_gradients(
     problem: inputs.Problem,
-    trajectory: _Trajectory,
+    trajectory: Trajectory,
     steps: np.ndarray,
     chunk_size: int,
     microbatches: jax.Array,
@@ -283,12 +253,6 @@ def _slots(problem: inputs.Problem, num_probes: int, chunk_size: int) -> np.ndar
     """Returns the places of a chunk's probes: neighbours on different devices, for equal loads."""
     turn, device = np.divmod(np.arange(num_probes), problem.program.num_devices)
     return device * (chunk_size // problem.program.num_devices) + turn
-
-
-def _segment_length(problem: inputs.Problem, checkpoint_every: int | None) -> int:
-    fits = problem.num_steps * inputs.num_bytes(problem.start.params) <= _TRAJECTORY_BYTES
-    automatic = problem.num_steps if fits else math.ceil(math.sqrt(problem.num_steps))
-    return min(inputs.positive("checkpoint_every", checkpoint_every, automatic), problem.num_steps)
 
 
 def _chunk_size(

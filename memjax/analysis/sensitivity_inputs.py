@@ -145,7 +145,7 @@ def check_run(
 
 
 def _check_batches(batches: Any, num_examples: int) -> np.ndarray:
-    indices = _integers("batches", batches, num_axes=2)
+    indices = integers("batches", batches, num_axes=2)
     if indices.max() >= num_examples:
         raise InputError(f"batches hold {indices.max()}, must be below {num_examples} (examples)")
     has_examples = (indices >= 0).any(axis=1)
@@ -171,7 +171,14 @@ def _weight_decay_per_leaf(
     )
 
 
-def _integers(name: str, values: Any, num_axes: int) -> np.ndarray:
+def check_below(name: str, indices: np.ndarray, num_examples: int) -> None:
+    """Raises InputError for an index that no example has."""
+    outside = indices[(indices < 0) | (indices >= num_examples)]
+    if outside.size:
+        raise InputError(f"{name} hold {outside[0]}, must be in 0..{num_examples - 1} (examples)")
+
+
+def integers(name: str, values: Any, num_axes: int) -> np.ndarray:
     """Returns `values` as a NumPy array, or raises InputError unless they are integers."""
     array = np.asarray(values)
     if array.ndim != num_axes or array.size == 0:
@@ -182,7 +189,7 @@ def _integers(name: str, values: Any, num_axes: int) -> np.ndarray:
 
 
 def check_probes(probe_steps: Any, num_steps: int) -> np.ndarray:
-    steps = _integers("probe_steps", probe_steps, num_axes=1)
+    steps = integers("probe_steps", probe_steps, num_axes=1)
     outside = steps[(steps < 0) | (steps > num_steps)]
     if outside.size:
         raise InputError(f"probe_steps hold {outside[0]}, must be in 0..{num_steps} (updates)")
@@ -192,7 +199,7 @@ def check_probes(probe_steps: Any, num_steps: int) -> np.ndarray:
 def check_num_classes(num_classes: int | None, labels: jax.Array) -> None:
     if num_classes is None:
         return
-    classes = _integers("labels", labels, num_axes=1)
+    classes = integers("labels", labels, num_axes=1)
     if classes.min() < 0 or classes.max() >= num_classes:
         raise InputError(
             f"labels are in {classes.min()}..{classes.max()}, must be in 0..{num_classes - 1} "

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from memjax.analysis.sensitivity_inputs import Params, Program, SgdRun, SgdState, merge_params
+from memjax.analysis.trajectory import Segment
 
 
 class Adjoints(NamedTuple):
@@ -32,16 +33,6 @@ class Adjoints(NamedTuple):
 
     state: SgdState
     images: jax.Array
-
-
-class Segment(NamedTuple):
-    """A stretch of the trajectory: parameters with a leading axis, row 0 at step `first_step`."""
-
-    rows: Params
-    first_step: Any
-
-    def params(self, step: jax.Array) -> Params:
-        return jax.tree.map(lambda rows: rows[step - self.first_step], self.rows)
 
 
 @functools.partial(jax.jit, static_argnames=("program", "num_adjoints"))
@@ -180,7 +171,7 @@ def _step_back(
     indices = run.batches[step]
     _, gradient_vjp = jax.vjp(
         lambda params, images: _batch_gradient(program, run, params, images, indices),
-        segment.params(step),
+        segment.at(step),
         run.images[jnp.maximum(indices, 0)],
     )
     learning_rate = run.learning_rates[step]
@@ -232,7 +223,7 @@ def add_probe(
 
     def put(adjoints, run, segment, step, place, microbatches):
         params, images = _average_loss_gradient(
-            program, run, segment.params(step), microbatches, num_classes
+            program, run, segment.at(step), microbatches, num_classes
         )
         at = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=place)
         params = jax.tree.map(functools.partial(at, axis=0), adjoints.state.params, params)

@@ -15,8 +15,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._leaves import merge_params, split_params
+from memjax.analysis._precision import wide_dtype
+from memjax.analysis.inputs import ExampleLoss, LogitsFn, check_model
 from memjax.analysis.losses import softmax_cross_entropy
-from memjax.errors import InputError
+from memjax.analysis.microbatch import (
+    check_microbatch_size,
+    check_size,
+    microbatch_shape,
+    pad_examples,
+)
 
 
 class HessianEigenvalue(NamedTuple):
@@ -46,13 +54,9 @@ class HessianTrace(NamedTuple):
     standard_error: jax.Array
 
 
-_STATIC = ("logits_fn", "microbatch_size", "example_loss")
-
-
-@functools.partial(jax.jit, static_argnames=(*_STATIC, "num_iterations"))
 def hessian_eigenvalue(
     key: jax.Array,
-    logits_fn: Callable[[Any, jax.Array], jax.Array],
+    logits_fn: LogitsFn,
     params: Any,
     images: jax.Array,
     labels: jax.Array,
@@ -60,7 +64,7 @@ def hessian_eigenvalue(
     num_iterations: int = 50,
     tolerance: float = 1e-3,
     microbatch_size: int | None = None,
-    example_loss: Callable[[jax.Array, jax.Array], jax.Array] = softmax_cross_entropy,
+    example_loss: ExampleLoss = softmax_cross_entropy,
 ) -> HessianEigenvalue:
     """Returns the largest-magnitude eigenvalue of the Hessian of the mean loss, by Lanczos.
 
@@ -85,7 +89,8 @@ def hessian_eigenvalue(
       A `HessianEigenvalue`.
 
     Raises:
-      InputError: no floating-point leaf in `params`, no examples, or a size below 1.
+      InputError: `params` without a derivative, no examples, labels that are no classes, logits
+        that mix the examples, or a size below 1.
 
     Example:
       >>> def logits_fn(params, images):
@@ -97,7 +102,50 @@ def hessian_eigenvalue(
       ...                    example_loss=squared_error).eigenvalue.round(4)
       Array(8., dtype=float32)
     """
-    _check_at_least_one("num_iterations", num_iterations)
+    size = check_size("num_iterations", num_iterations)
+    arguments, settings = _checked(logits_fn, params, images, labels, microbatch_size, example_loss)
+    return _eigenvalue(key, *arguments, tolerance, num_iterations=size, **settings)
+
+
+def _checked(
+    logits_fn: LogitsFn,
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    microbatch_size: int | None,
+    example_loss: ExampleLoss,
+) -> tuple[tuple, dict[str, Any]]:
+    """Returns the arrays, and what a program is compiled for."""
+    arrays = check_model(
+        logits_fn,
+        params,
+        images,
+        labels,
+        example_loss=example_loss,
+        by_params=True,
+        one_device=False,
+    )
+    size = check_microbatch_size(microbatch_size)
+    static = {"logits_fn": logits_fn, "microbatch_size": size, "example_loss": example_loss}
+    return tuple(arrays), static
+
+
+_STATIC = ("logits_fn", "microbatch_size", "example_loss")
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATIC, "num_iterations"))
+def _eigenvalue(
+    key: jax.Array,
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    tolerance: float,
+    *,
+    num_iterations: int,
+    logits_fn: LogitsFn,
+    microbatch_size: int | None,
+    example_loss: ExampleLoss,
+) -> HessianEigenvalue:
     weights, hessian_product = _hessian_product(
         logits_fn, params, images, labels, microbatch_size, example_loss
     )
@@ -105,17 +153,16 @@ def hessian_eigenvalue(
     return _lanczos(key, hessian_product, weights, min(num_iterations, size), tolerance)
 
 
-@functools.partial(jax.jit, static_argnames=(*_STATIC, "num_probes"))
 def hessian_trace(
     key: jax.Array,
-    logits_fn: Callable[[Any, jax.Array], jax.Array],
+    logits_fn: LogitsFn,
     params: Any,
     images: jax.Array,
     labels: jax.Array,
     *,
     num_probes: int = 100,
     microbatch_size: int | None = None,
-    example_loss: Callable[[jax.Array, jax.Array], jax.Array] = softmax_cross_entropy,
+    example_loss: ExampleLoss = softmax_cross_entropy,
 ) -> HessianTrace:
     """Returns the trace of the Hessian of the mean loss, by Hutchinson's estimator.
 
@@ -138,7 +185,7 @@ def hessian_trace(
       A `HessianTrace`.
 
     Raises:
-      InputError: no floating-point leaf in `params`, no examples, or a size out of range.
+      InputError: as of `hessian_eigenvalue`, or a size out of range.
 
     Example:
       >>> def logits_fn(params, images):
@@ -150,8 +197,23 @@ def hessian_trace(
       ...               example_loss=squared_error)
       HessianTrace(trace=Array(10., dtype=float32), standard_error=Array(0., dtype=float32))
     """
-    if num_probes < 2:
-        raise InputError(f"num_probes: {num_probes}, must be at least 2")
+    count = check_size("num_probes", num_probes, at_least=2)
+    arguments, settings = _checked(logits_fn, params, images, labels, microbatch_size, example_loss)
+    return _trace(key, *arguments, num_probes=count, **settings)
+
+
+@functools.partial(jax.jit, static_argnames=(*_STATIC, "num_probes"))
+def _trace(
+    key: jax.Array,
+    params: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    num_probes: int,
+    logits_fn: LogitsFn,
+    microbatch_size: int | None,
+    example_loss: ExampleLoss,
+) -> HessianTrace:
     weights, hessian_product = _hessian_product(
         logits_fn, params, images, labels, microbatch_size, example_loss
     )
@@ -165,34 +227,22 @@ def hessian_trace(
 
 
 def _hessian_product(
-    logits_fn: Callable[[Any, jax.Array], jax.Array],
+    logits_fn: LogitsFn,
     params: Any,
     images: jax.Array,
     labels: jax.Array,
     microbatch_size: int | None,
-    example_loss: Callable[[jax.Array, jax.Array], jax.Array],
+    example_loss: ExampleLoss,
 ) -> tuple[list[jax.Array], Callable[[list[jax.Array]], list[jax.Array]]]:
     """Returns the differentiable leaves and v -> H v over lists of arrays like them."""
     n = images.shape[0]
-    if n == 0 or labels.shape != (n,):
-        raise InputError(
-            f"images, labels: shapes {images.shape}, {labels.shape}, must be [n ...], [n], n >= 1"
-        )
-    if microbatch_size is not None:
-        _check_at_least_one("microbatch_size", microbatch_size)
-    leaves, structure = jax.tree.flatten(params)
-    leaves = [jnp.asarray(leaf) for leaf in leaves]
-    is_weight = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
-    weights = [leaf for leaf, chosen in zip(leaves, is_weight, strict=True) if chosen]
-    if not weights:
-        raise InputError("params: no floating-point leaf, at least one is needed")
+    floating, fixed = split_params(params)
+    weights, structure = jax.tree.flatten(floating)
 
     def share_of_mean_loss(
         weights: list[jax.Array], images: jax.Array, labels: jax.Array, counts: jax.Array
     ) -> jax.Array:
-        given = iter(weights)
-        merged = [next(given) if c else x for x, c in zip(leaves, is_weight, strict=True)]
-        logits = logits_fn(jax.tree.unflatten(structure, merged), images)
+        logits = logits_fn(merge_params(jax.tree.unflatten(structure, weights), fixed), images)
         losses = jax.vmap(example_loss)(logits, labels)
         return (losses * counts.astype(losses.dtype)).sum() / n
 
@@ -217,12 +267,10 @@ def _microbatches(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Cuts the examples into [batches size ...], with a count of 0 for those that are padding."""
     n = images.shape[0]
-    num_batches = -(-n // size)
-    size = -(-n // num_batches)  # equal batches need the least padding
-    padding = size * num_batches - n
+    num_batches, size = microbatch_shape(n, size)
 
     def cut(values: jax.Array) -> jax.Array:
-        values = jnp.concatenate([values, values[:padding]]) if padding else values
+        values = pad_examples(values, size * num_batches)
         # Strided batches: every device that holds a block of the examples works on each of them.
         return values.reshape(size, num_batches, *values.shape[1:]).swapaxes(0, 1)
 
@@ -285,7 +333,7 @@ def _orthogonalized(vector: list[jax.Array], basis: list[jax.Array]) -> list[jax
 def _random_like(sampler: Callable, key: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
     """One draw cut into the leaves: a draw for each leaf takes seconds to compile on a CPU."""
     ends = list(itertools.accumulate(leaf.size for leaf in like))
-    dtype = functools.reduce(jnp.promote_types, (leaf.dtype for leaf in like))
+    dtype = max((wide_dtype(leaf.dtype) for leaf in like), key=lambda dtype: dtype.itemsize)
     parts = jnp.split(sampler(key, (ends[-1],), dtype), ends[:-1])
     return [
         part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, like, strict=True)
@@ -294,7 +342,7 @@ def _random_like(sampler: Callable, key: jax.Array, like: list[jax.Array]) -> li
 
 def _inner(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
     products = (
-        jnp.vdot(a, b, precision="highest", preferred_element_type=jnp.promote_types(a.dtype, "f4"))
+        jnp.vdot(a, b, precision="highest", preferred_element_type=wide_dtype(a.dtype))
         for a, b in zip(first, second, strict=True)
     )
     return functools.reduce(jnp.add, products)
@@ -306,8 +354,3 @@ def _norm(vector: list[jax.Array]) -> jax.Array:
 
 def _scaled(vector: list[jax.Array], factor: jax.Array) -> list[jax.Array]:
     return [leaf * factor.astype(leaf.dtype) for leaf in vector]
-
-
-def _check_at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise InputError(f"{name}: {value}, must be at least 1")

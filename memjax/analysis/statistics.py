@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
+from memjax.analysis._precision import widened
 from memjax.errors import InputError
 
 
@@ -330,8 +331,7 @@ def cliffs_delta(first: jax.Array, second: jax.Array) -> jax.Array:
 
 def _as_float(values: Any) -> jax.Array:
     """Bools, integers and half precision become float32; float64 stays."""
-    values = jnp.asarray(values)
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return widened(jnp.asarray(values))
 
 
 def _tails(level: float) -> tuple[float, float]:

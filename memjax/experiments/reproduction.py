@@ -18,7 +18,8 @@ from memjax.experiments.studies import STUDIES, Study, make_study
 from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.claims import Verdict, judge_all, not_judged
 from memjax.reporting.environment import describe_environment, describe_making
-from memjax.reporting.report import FigureResult, RunDescription, write_report
+from memjax.reporting.report import write_report
+from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.runtime.tables import read_metadata
 from memjax.runtime.workdir import read_json, write_json
 from memjax.sweeps.points import Sweep

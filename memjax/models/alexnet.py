@@ -1,16 +1,15 @@
 """The paper's small AlexNet-style network for CIFAR-10."""
 
+from functools import partial
+
 import jax
 from flax import linen as nn
 
 from memjax.errors import InputError
 from memjax.models.convolution import METHODS, Conv, max_pool
 from memjax.models.mlp import kernel_initializer
+from memjax.models.normalization import PooledBatchNorm, batch_norm
 from memjax.training.regularizers import Regularizers, apply_hidden_regularizers
-
-# Flax counts the share kept of the old running statistics. Its default of .99 takes hundreds of
-# steps to forget the initial ones, longer than a small run has. [not in the paper]
-BATCH_NORM_MOMENTUM = 0.9
 
 
 class AlexNet(nn.Module):
@@ -98,13 +97,20 @@ class AlexNet(nn.Module):
                 kernel_init=kernel_init,
                 name=f"Conv_{layer}",
             )(activations)
-            activations = _batch_norm(self, activations, train, mask, f"BatchNorm_{layer}")
-            activations = hidden(_max_pool(activations, self.pool, train))
+            name = f"BatchNorm_{layer}"
+            if train:
+                pool = partial(max_pool, window=self.pool)
+                activations = PooledBatchNorm(name=name)(activations, pool, mask)
+            else:  # one operation each, which analyses know
+                window = self.pool, self.pool
+                activations = batch_norm(self, activations, train, mask, name)
+                activations = nn.max_pool(activations, window, strides=window)
+            activations = hidden(activations)
         activations = activations.reshape(activations.shape[0], -1)
         for layer, units in enumerate((384, 192), start=2):
             dense = nn.Dense(width(units), use_bias=False, kernel_init=kernel_init)
             activations = dense(activations)
-            activations = hidden(_batch_norm(self, activations, train, mask, f"BatchNorm_{layer}"))
+            activations = hidden(batch_norm(self, activations, train, mask, f"BatchNorm_{layer}"))
         return nn.Dense(self.num_classes, kernel_init=kernel_init)(activations)
 
     def _check_size(self, images: jax.Array) -> None:
@@ -119,29 +125,3 @@ class AlexNet(nn.Module):
                 f" and pool={self.pool}, height and width must be at least"
                 f" {self.pool**2 + 2 * self.crop}"
             )
-
-
-def _max_pool(activations: jax.Array, window: int, train: bool) -> jax.Array:
-    """In inference as one operation, which analyses know; in training with a cheap gradient."""
-    if train:
-        return max_pool(activations, window)
-    return nn.max_pool(activations, (window, window), strides=(window, window))
-
-
-def _batch_norm(
-    module: nn.Module, activations: jax.Array, train: bool, mask: jax.Array | None, name: str
-) -> jax.Array:
-    """BatchNorm over the real examples in training; by constant running statistics otherwise."""
-    if train:
-        layer = nn.BatchNorm(momentum=BATCH_NORM_MOMENTUM, name=name)
-        if mask is not None:
-            mask = mask.reshape(-1, *(1,) * (activations.ndim - 1))
-        return layer(activations, use_running_average=False, mask=mask)
-    constant = nn.map_variables(
-        nn.BatchNorm,
-        "batch_stats",
-        trans_in_fn=lambda statistics: jax.tree.map(jax.lax.stop_gradient, statistics),
-        init=module.is_initializing(),
-        mutable=module.is_initializing(),
-    )
-    return constant(name=name)(activations, use_running_average=True)

@@ -25,24 +25,32 @@ from memjax.errors import InputError
 
 METHODS = ("auto", "lax", "patches", "fourier")
 
+# 'SAME' (with zeros), 'VALID', or the rows and columns of zeros ((above, below), (left, right)).
+Padding = str | tuple[tuple[int, int], tuple[int, int]]
+
 
 def convolution(
-    images: jax.Array, kernel: jax.Array, padding: str = "SAME", method: str = "auto"
+    images: jax.Array,
+    kernel: jax.Array,
+    padding: Padding = "SAME",
+    method: str = "auto",
+    stride: int = 1,
 ) -> jax.Array:
-    """Convolves images with a kernel, stride 1 (a cross-correlation, as everywhere in the field).
+    """Convolves images with a kernel (a cross-correlation, as everywhere in the field).
 
     Args:
         images: [n height width channels_in], floating point.
         kernel: [kernel_height kernel_width channels_in channels_out], of the same type.
-        padding: 'SAME' (with zeros) or 'VALID'.
+        padding: 'SAME' (with zeros), 'VALID', or ((above, below), (left, right)) rows and columns.
         method: 'lax', 'patches' or 'fourier'; 'auto' takes 'lax' on accelerators, and on CPU
             whichever of the other two needs fewer multiplications. The methods differ by rounding.
+        stride: pixels from window to window, along both axes; 'fourier' has 1 only.
 
     Returns:
-        [n height width channels_out] for 'SAME', of the type of `images`.
+        [n height width channels_out] for 'SAME' and stride 1, of the type of `images`.
 
     Raises:
-        InputError: an unknown method or padding.
+        InputError: an unknown method or padding, or a stride that the method does not have.
 
     Example:
         >>> images, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5))
@@ -51,16 +59,23 @@ def convolution(
     """
     if method not in METHODS:
         raise InputError(f"convolution method={method!r}: must be one of {', '.join(METHODS)}")
-    if padding not in ("SAME", "VALID"):
-        raise InputError(f"convolution padding={padding!r}: must be SAME or VALID")
+    if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+        raise InputError(f"convolution padding={padding!r}: must be SAME, VALID or pairs of pixels")
+    if stride < 1 or (stride > 1 and method == "fourier"):
+        raise InputError(f"convolution stride={stride}: must be 1, or above for another method")
+    strides = stride, stride
     if method == "lax" or (method == "auto" and jax.default_backend() != "cpu"):
         return jax.lax.conv_general_dilated(
-            images, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            images, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-    pads = jax.lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], (1, 1), padding)
+    pads: Any = padding
+    if isinstance(padding, str):
+        pads = jax.lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
     if method == "auto":
-        method = _cheaper(images, kernel, pads)
-    return (_fourier if method == "fourier" else _patches)(images, kernel, pads)
+        method = "patches" if stride > 1 else _cheaper(images, kernel, pads)
+    if method == "fourier":
+        return _fourier(images, kernel, pads)
+    return _patches(images, kernel, pads, stride)
 
 
 def max_pool(images: jax.Array, window: int) -> jax.Array:
@@ -103,24 +118,25 @@ def _window_max_jvp(primals, tangents):
     (windows,), (tangent,) = primals, tangents
     window = windows.shape[2]
     best = windows[:, :, 0, :, 0]
-    index = jnp.zeros(best.shape, jnp.int32)
+    index = jnp.zeros(best.shape, jnp.int8 if window < 12 else jnp.int32)
     for position in range(1, window**2):
         value = windows[:, :, position // window, :, position % window]
         is_better = (value > best) | jnp.isnan(value)
         best = jnp.where(is_better, value, best)
-        index = jnp.where(is_better, position, index)
-    positions = jnp.arange(window**2).reshape(1, 1, window, 1, window, 1)
+        index = jnp.where(is_better, jnp.asarray(position, index.dtype), index)
+    positions = jnp.arange(window**2, dtype=index.dtype).reshape(1, 1, window, 1, window, 1)
     is_maximum = index[:, :, None, :, None] == positions
     return best, jnp.sum(jnp.where(is_maximum, tangent, 0), axis=(2, 4))
 
 
 class Conv(nn.Module):
-    """A stride-1 convolution layer with the parameters of `flax.linen.Conv`, and its names.
+    """A convolution layer with the parameters of `flax.linen.Conv`, and its names.
 
     Attributes:
         features: channels out.
         kernel_size: (height, width).
-        padding: 'SAME' or 'VALID'.
+        padding: see `convolution`.
+        stride: likewise.
         use_bias: whether to add a bias per channel.
         method: see `convolution`; it changes speed, not the parameters.
         kernel_init: as flax's.
@@ -135,7 +151,8 @@ class Conv(nn.Module):
 
     features: int
     kernel_size: tuple[int, int]
-    padding: str = "SAME"
+    padding: Padding = "SAME"
+    stride: int = 1
     use_bias: bool = True
     method: str = "auto"
     kernel_init: Callable[..., Any] = nn.initializers.lecun_normal()
@@ -146,7 +163,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:]) if self.use_bias else None
         images, kernel, bias = nn.dtypes.promote_dtype(images, kernel, bias)
-        outputs = convolution(images, kernel, self.padding, self.method)
+        outputs = convolution(images, kernel, self.padding, self.method, self.stride)
         return outputs if bias is None else outputs + bias.reshape(1, 1, 1, -1)
 
 
@@ -169,23 +186,30 @@ def _cheaper(images: jax.Array, kernel: jax.Array, pads) -> str:
     return "fourier" if fourier < patches else "patches"
 
 
-def _output_size(images: jax.Array, kernel: jax.Array, pads) -> tuple[int, int]:
-    height, width = (images.shape[1 + a] + sum(pads[a]) - kernel.shape[a] + 1 for a in (0, 1))
+def _output_size(images: jax.Array, kernel: jax.Array, pads, stride: int = 1) -> tuple[int, int]:
+    height, width = (
+        (images.shape[1 + a] + sum(pads[a]) - kernel.shape[a]) // stride + 1 for a in (0, 1)
+    )
     return height, width
 
 
-def _patches(images: jax.Array, kernel: jax.Array, pads) -> jax.Array:
+def _patches(images: jax.Array, kernel: jax.Array, pads, stride: int = 1) -> jax.Array:
     """Convolution as products [pixels, patch] x [patch, channels_out], in chunks of the batch.
 
     The kernel's gradient sums over all pixels, and on CPU XLA is several times slower at one
     product with so long a sum than at shorter ones: hence the kernel is repeated for each chunk.
     """
-    height, width = _output_size(images, kernel, pads)
+    height, width = _output_size(images, kernel, pads, stride)
     kernel_height, kernel_width, _, channels_out = kernel.shape
     images = jnp.pad(images, ((0, 0), *pads, (0, 0)))
+
+    def windows(axis: int, first: int, count: int) -> jax.Array:
+        end = first + (count - 1) * stride + 1
+        return jax.lax.slice_in_dim(images, first, end, stride, axis)
+
     # First along the rows, then along the columns: fewer and longer slices than all at once.
-    images = jnp.concatenate([images[:, :, x : x + width] for x in range(kernel_width)], axis=-1)
-    images = jnp.concatenate([images[:, y : y + height] for y in range(kernel_height)], axis=-1)
+    images = jnp.concatenate([windows(2, x, width) for x in range(kernel_width)], axis=-1)
+    images = jnp.concatenate([windows(1, y, height) for y in range(kernel_height)], axis=-1)
     chunks = _num_chunks(images.shape[0], height * width)
     patches = images.reshape(chunks, -1, images.shape[-1])
     kernel = kernel.reshape(1, -1, channels_out)

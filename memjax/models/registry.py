@@ -1,13 +1,6 @@
 """Networks by name or by import path, built with their regularisers."""
 
-import dataclasses
-import importlib
-import importlib.machinery
-import inspect
 import math
-import sys
-import types
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,34 +8,42 @@ from flax import linen as nn
 
 from memjax.config import nearest
 from memjax.errors import InputError
+from memjax.models.adapters import Model
 from memjax.models.alexnet import AlexNet
+from memjax.models.fields import check_fields, fields_of
 from memjax.models.mlp import MLP
-from memjax.models.source import imports_from_folder
+from memjax.models.own import load_maker, one_line, own_model
+from memjax.models.resnet import ResNet, WideResNet
+from memjax.models.vit import ViT
 from memjax.training.regularizers import Regularizers
 
-MODELS: dict[str, type[nn.Module]] = {"mlp": MLP, "alexnet": AlexNet}
-
-# What flax adds to every module, and what build_model itself fills in.
-_NOT_FIELDS = {"parent", "name", "num_classes", "regularizers"}
+MODELS: dict[str, type[nn.Module]] = {
+    "mlp": MLP,
+    "alexnet": AlexNet,
+    "resnet": ResNet,
+    "wide_resnet": WideResNet,
+    "vit": ViT,
+}
 
 
 def build_model(
     name: str, num_classes: int, regularizers: Regularizers | None = None, **fields: Any
-) -> nn.Module:
-    """Builds a network, called as `model(images, train, mask=None)` on standardised images.
+) -> nn.Module | Model:
+    """Builds a network; `memjax.models.adapters.adapted` says how it is called.
 
-    A network of one's own is a flax linen module class that takes `num_classes`. It may leave out
-    the field `regularizers` (the hidden ones must then be 0), and from `__call__` the arguments
-    `train` (a network that does the same in training) and `mask` (one without BatchNorm).
+    A network of one's own is a flax linen, flax nnx or equinox module class, or a function that
+    returns a pair (init, apply). Its constructor takes `num_classes`, and where it has such
+    arguments `image_shape` and the key of its framework (`rngs`, `key`).
 
     Args:
-        name: one of `MODELS`, or 'package.module:ClassName', or 'path/to/file.py:ClassName'.
+        name: one of `MODELS`, or 'package.module:Name', or 'path/to/file.py:Name'.
         num_classes: width of the output.
-        regularizers: strengths, Python floats or traced scalars; all off by default.
+        regularizers: strengths, Python floats or traced scalars; all off by default. The hidden
+            ones need a flax linen module with a field `regularizers`.
         **fields: the network's own fields.
 
     Returns:
-        A flax linen module.
+        A flax linen module, or a `Model` of another framework.
 
     Raises:
         InputError: an unknown name or field, a class that cannot be loaded or does not fit, a
@@ -53,32 +54,40 @@ def build_model(
         (64, 32)
     """
     regularizers = Regularizers() if regularizers is None else regularizers
-    model_class = _load_class(name) if ":" in name else _registered(name)
-    allowed = {field.name for field in dataclasses.fields(model_class)}
-    if "num_classes" not in allowed:
-        raise InputError(f"model {name!r}: must have a field num_classes")
-    _check_fields(name, fields, allowed - _NOT_FIELDS)
-    if "regularizers" in allowed:
-        fields = {**fields, "regularizers": regularizers}
-    elif regularizers.uses_hidden():
+    maker = load_maker(name) if is_own(name) else _registered(name)
+    known = fields_of(maker)
+    is_linen = isinstance(maker, type) and issubclass(maker, nn.Module)
+    if "num_classes" not in known:
+        what = "a field" if is_linen else "an argument"
+        raise InputError(f"model {name!r}: must have {what} num_classes")
+    fields = check_fields(name, maker, fields)
+    has_regularizers = is_linen and "regularizers" in known
+    if not has_regularizers and regularizers.uses_hidden():
         raise InputError(
             f"model {name!r}: has no field regularizers, so dropout and hidden_noise must be 0"
         )
+    if not is_linen:
+        return own_model(maker, num_classes, fields)
+    if has_regularizers:
+        fields["regularizers"] = regularizers
     try:
-        model = model_class(num_classes=num_classes, **fields)
-    except TypeError as error:
-        raise InputError(f"model {name!r}: {error}") from error
-    arguments = _call_arguments(model_class)
-    if arguments >= {"train", "mask"}:
-        return model
-    return _Adapter(model, takes_train="train" in arguments, takes_mask="mask" in arguments)
+        return maker(num_classes=num_classes, **fields)
+    except InputError:
+        raise
+    except Exception as error:  # the user's constructor may fail in any way
+        raise InputError(f"model {name!r}: {one_line(error)}") from error
+
+
+def is_own(name: str) -> bool:
+    """Returns whether a model's name is the path of a class of the user's."""
+    return ":" in name
 
 
 def num_params(variables: Any) -> int:
     """The number of trained values, without the running statistics of BatchNorm.
 
     Args:
-        variables: flax variables with a collection 'params', or any other pytree of arrays, which
+        variables: a dict of collections with one 'params', or any other pytree of arrays, which
             is counted whole.
 
     Example:
@@ -91,72 +100,10 @@ def num_params(variables: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
 
 
-class _Adapter(nn.Module):
-    """Calls a network without the arguments it does not take; its variables keep their names."""
-
-    model: nn.Module
-    takes_train: bool
-    takes_mask: bool
-
-    def setup(self):
-        nn.share_scope(self, self.model)
-
-    def __call__(self, images: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        arguments: dict[str, Any] = {"train": train} if self.takes_train else {}
-        if self.takes_mask:
-            arguments["mask"] = mask
-        logits = self.model(images, **arguments)
-        if mask is not None and not self.takes_mask and "batch_stats" in self.variables:
-            raise InputError(
-                f"model {type(self.model).__name__}: __call__ must take mask=None and hand it to "
-                "BatchNorm, because the last batch of an epoch is padded"
-            )
-        return logits
-
-
 def _registered(name: str) -> type[nn.Module]:
     if name not in MODELS:
         raise InputError(
-            f"config.model.name={name!r}: {nearest(name, MODELS)}, or package.module:ClassName or "
-            "file.py:ClassName"
+            f"config.model.name={name!r}: {nearest(name, MODELS)}, or package.module:Name or "
+            "file.py:Name"
         )
     return MODELS[name]
-
-
-def _load_class(name: str) -> type[nn.Module]:
-    path, _, class_name = name.rpartition(":")
-    try:
-        module = _import_file(Path(path)) if path.endswith(".py") else importlib.import_module(path)
-    except Exception as error:  # the user's module may fail in any way
-        raise InputError(f"model {name!r}: {type(error).__name__}: {error}") from error
-    model_class = getattr(module, class_name, None)
-    if not (isinstance(model_class, type) and issubclass(model_class, nn.Module)):
-        raise InputError(f"model {name!r}: {path} has no flax.linen module class {class_name!r}")
-    return model_class
-
-
-def _import_file(path: Path):
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    # Under a name of its own, so that it hides no installed module; flax looks classes up there.
-    module_name = f"memjax_model_{path.stem}"
-    loader = importlib.machinery.SourceFileLoader(module_name, str(path))
-    module = types.ModuleType(module_name)
-    module.__file__ = str(path)
-    sys.modules[module_name] = module
-    with imports_from_folder(path):
-        loader.exec_module(module)
-    return module
-
-
-def _check_fields(name: str, fields: dict[str, Any], allowed: set[str]) -> None:
-    for field in fields:
-        if field not in allowed:
-            raise InputError(f"config.model.{field}: {nearest(field, sorted(allowed))} ({name})")
-
-
-def _call_arguments(model_class: type[nn.Module]) -> set[str]:
-    parameters = inspect.signature(model_class.__call__).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return {"train", "mask"}
-    return set(parameters)

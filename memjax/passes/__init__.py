@@ -1,5 +1,6 @@
 """Analysis passes: from a run's checkpoints to one Parquet table each."""
 
+from memjax.passes.attribution import ATTRIBUTION
 from memjax.passes.critical import CRITICAL
 from memjax.passes.difficulty import DIFFICULTY
 from memjax.passes.gradients import GRADIENTS
@@ -23,5 +24,6 @@ PASSES = {
         SHARPNESS,
         MEMORIZATION,
         INFLUENCE,
+        ATTRIBUTION,
     )
 }

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from memjax.analysis.inputs import check_model
 from memjax.analysis.microbatch import over_devices, over_microbatches
 from memjax.errors import InputError
 from memjax.keys import tagged
@@ -59,6 +60,10 @@ class Options:
       freeze_statistics: for `sensitivity` of a network with BatchNorm: allow frozen statistics.
       ntk_examples: for `ntk`: the first so many training examples, each with each.
       spectrum_examples: for `jacobian_spectrum`: the first so many examples of each split.
+      queries: for `attribution`: 'misclassified', 'random:COUNT', or positions of validation
+        examples, separated by commas.
+      measure: for `attribution`: 'loss' or 'margin' of the queries.
+      validate: for `attribution`: compare with many retrainings.
       microbatch_size: examples at once; changes memory and rounding only. 0 is as fits.
       seed: of the searches and random starts.
     """
@@ -77,6 +82,9 @@ class Options:
     freeze_statistics: bool = False
     ntk_examples: int = 100
     spectrum_examples: int = 1000
+    queries: str = "misclassified"
+    measure: str = "loss"
+    validate: bool = False
     microbatch_size: int = 0
     seed: int = 0
 
@@ -89,6 +97,7 @@ class Options:
         self._require("splits", set(self.splits) <= set(splits) and bool(self.splits), splits)
         self._require("norm_order", self.norm_order in (1, 2, math.inf), ("1", "2", "inf"))
         self._require("radius_units", self.radius_units in RADIUS_UNITS, RADIUS_UNITS)
+        self._require("measure", self.measure in ("loss", "margin"), ("loss", "margin"))
         in_range = [0 <= radius < math.inf for radius in self.radii]
         self._require("radii", all(in_range) and bool(in_range), "numbers of at least 0")
 
@@ -104,6 +113,11 @@ def _suits_every_run(context: "Context") -> None:
     del context
 
 
+def _whole_run(context: "Context") -> list[Any]:
+    del context
+    return [None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Pass:
     """One analysis pass.
@@ -115,7 +129,12 @@ class Pass:
       options: names of the `Options` fields that change its values.
       compute: (context, step) -> table; `step` is None for a pass over the whole run.
       per_checkpoint: whether `compute` is called once a checkpoint.
-      check: raises InputError for a run or options that the pass is not for.
+      parts: of another pass, the names that `compute` is called with instead of a step, so that it
+        can be resumed; None alone is the whole run at once.
+      check: raises InputError for a run or options that the pass is not for, from what they are
+        and what the network's trace shows, before anything is computed.
+      reads_logits: whether it is about what the network computes for single examples.
+      draw: (context, table) -> path of the picture that it wrote, for a pass that has one.
     """
 
     name: str
@@ -125,6 +144,15 @@ class Pass:
     compute: Callable[["Context", Any], pd.DataFrame]
     per_checkpoint: bool = True
     check: Callable[["Context"], None] = _suits_every_run
+    reads_logits: bool = True
+    parts: Callable[["Context"], list[Any]] = _whole_run
+    draw: Callable[["Context", pd.DataFrame], Any] | None = None
+
+    def check_suits(self, context: "Context") -> None:
+        """Raises InputError for a run or options that the pass is not for."""
+        self.check(context)
+        if self.reads_logits:
+            context.check_network()
 
 
 class Part(NamedTuple):
@@ -216,6 +244,31 @@ class Context:
             **arrays.columns(),
         }
 
+    def check_network(self) -> None:
+        """Raises InputError where quantities of single examples do not exist for the network.
+
+        That is found out once, from the first checkpoint looked at.
+        """
+        if self._network_fault is not None:
+            raise self._network_fault
+
+    @functools.cached_property
+    def _network_fault(self) -> InputError | None:
+        params = self.member(self.run.member_params(self.steps[0]), self.members[0])
+        try:
+            for _, arrays in self.splits:
+                check_model(
+                    self.run.logits_fn,
+                    params,
+                    arrays.images,
+                    arrays.labels,
+                    by_params=True,
+                    one_device=False,
+                )
+        except InputError as error:
+            return error
+        return None
+
     @functools.cached_property
     def logits(self) -> Callable[[Any, jax.Array], jax.Array]:
         """(params of one member, images [n ...]) -> float32 [n classes], over all devices."""
@@ -265,7 +318,7 @@ class Context:
         counts = [part.rows.stop - part.rows.start for part in self.parts]
         split = np.repeat([part.split for part in self.parts], counts)
         columns = self.example_columns(step, member, split, self.examples)
-        arrays = {k: np.asarray(v) if isinstance(v, jax.Array) else v for k, v in values.items()}
+        arrays = {k: as_column(v) if isinstance(v, jax.Array) else v for k, v in values.items()}
         return pd.DataFrame(columns | arrays)
 
 
@@ -280,6 +333,13 @@ def _chosen_steps(run: Run, chosen: tuple[int, ...]) -> list[int]:
     return sorted(set(chosen)) or steps
 
 
+def as_column(values: jax.Array) -> np.ndarray:
+    """Returns an array of a type that a table knows: bfloat16 becomes float32."""
+    if jnp.issubdtype(values.dtype, jnp.floating):
+        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return np.asarray(values)
+
+
 def as_lists(values: jax.Array) -> list[np.ndarray]:
     """Returns [n ...] as n flat arrays, for a list column."""
-    return list(np.asarray(jnp.reshape(values, (values.shape[0], -1))))
+    return list(as_column(jnp.reshape(values, (values.shape[0], -1))))

@@ -69,9 +69,9 @@ def run_pass(
     Raises:
       InputError: for a table of another config or options, or a run that the pass is not for.
     """
-    analysis_pass.check(context)
+    analysis_pass.check_suits(context)
     wanted = identity(context, analysis_pass)
-    keys: list[Any] = list(context.steps) if analysis_pass.per_checkpoint else [None]
+    keys = list(context.steps) if analysis_pass.per_checkpoint else analysis_pass.parts(context)
     missing = on_main(lambda: _missing(context, analysis_pass, keys, wanted, overwrite))
     before, processes = len(keys) - len(missing), jax.process_count()
     on_step(before, len(keys))
@@ -130,7 +130,7 @@ def _assemble(
     parts_folder = _part_path(context, analysis_pass, None).parent
     tables = [read_table(path)] if path.exists() else []
     tables += [read_table(part) for part in sorted(parts_folder.glob("*.parquet"))]
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat([each for each in tables if len(each)] or tables[:1], ignore_index=True)
     if analysis_pass.per_checkpoint:
         table = table.sort_values("step", kind="stable", ignore_index=True)
     write_table(path, table, analysis_pass.columns, {"identity": wanted})

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from memjax.analysis.filters import filter_quality, first_layer_filters, rank_against_initial
+from memjax.analysis.filters import (
+    filter_quality,
+    first_layer,
+    first_layer_filters,
+    rank_against_initial,
+)
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.sharpness import hessian_eigenvalue, hessian_trace
 from memjax.errors import InputError
@@ -40,20 +45,30 @@ SHARPNESS_COLUMNS = {
 }
 
 
+def _filters_of(context: Context, params: Any) -> jax.Array:
+    """Returns [filters height width channels] of the layer that meets the images first."""
+    images = jax.ShapeDtypeStruct((1, *context.run.setup.image_shape), jnp.float32)
+    layer = first_layer(context.run.logits_fn, params, images)
+    if layer is None:  # a kernel made of several leaves: the one whose shape fits
+        return first_layer_filters(params["params"], context.run.setup.image_shape)
+    return first_layer_filters(params, context.run.setup.image_shape, layer=layer)
+
+
 def _check_filters(context: Context) -> None:
     shape = context.run.setup.image_shape
     if len(shape) != 3:
         raise InputError(f"pass filters: is for images; this run has {shape[0]} features")
+    params = context.member(context.run.member_params(context.steps[0]), 0)
+    _filters_of(context, params)
 
 
 def _filters(context: Context, step: int) -> pd.DataFrame:
-    shape = context.run.setup.image_shape
     at_start = context.run.member_params(context.run.steps[0])
     all_params = context.run.member_params(step)
     parts = []
     for member in context.members:
-        filters = first_layer_filters(context.member(all_params, member)["params"], shape)
-        initial = first_layer_filters(context.member(at_start, member)["params"], shape)
+        filters = _filters_of(context, context.member(all_params, member))
+        initial = _filters_of(context, context.member(at_start, member))
         quality = filter_quality(filters)
         rank = rank_against_initial(quality, filter_quality(initial))
         columns = {
@@ -116,6 +131,7 @@ FILTERS = Pass(
     options=("members",),
     compute=_filters,
     check=_check_filters,
+    reads_logits=False,
 )
 SHARPNESS = Pass(
     name="sharpness",

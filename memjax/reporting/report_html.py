@@ -5,11 +5,11 @@ import html
 import os
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from etils import epath
 
 from memjax.reporting.claims import VERDICTS, Verdict, count_verdicts, primary_words
+from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.reporting.report_style import CSS
 from memjax.reporting.report_words import (
     HOW_TO_READ,
@@ -23,15 +23,12 @@ from memjax.reporting.report_words import (
 )
 from memjax.reporting.style import DOTS_PER_INCH
 
-if TYPE_CHECKING:
-    from memjax.reporting.report import FigureResult, RunDescription
-
 _CLASSES = dict(
     zip(VERDICTS, ("supported", "contradicted", "within", "open", "untestable"), strict=True)
 )
 
 
-def render(run: "RunDescription", figures: Sequence["FigureResult"]) -> str:
+def render(run: RunDescription, figures: Sequence[FigureResult]) -> str:
     """Returns the HTML text; the figures are inside it."""
     verdicts = [verdict for figure in figures for verdict in figure.claims]
     failed = sum(figure.status == "failed" for figure in figures)
@@ -65,7 +62,7 @@ def render(run: "RunDescription", figures: Sequence["FigureResult"]) -> str:
     )
 
 
-def _summary(figures: Sequence["FigureResult"], verdicts: Sequence[Verdict]) -> str:
+def _summary(figures: Sequence[FigureResult], verdicts: Sequence[Verdict]) -> str:
     tiles = "".join(
         f'<li class="{_CLASSES[verdict]}"><b>{n}</b> {_badge(verdict)}</li>'
         for verdict, n in count_verdicts(verdicts).items()
@@ -80,7 +77,7 @@ def _summary(figures: Sequence["FigureResult"], verdicts: Sequence[Verdict]) -> 
     )
 
 
-def _summary_row(figure: "FigureResult") -> str:
+def _summary_row(figure: FigureResult) -> str:
     marks = "".join(
         f'<a class="mark {_CLASSES[v.verdict]}" href="#{_text(v.name)}" '
         f'title="{_text(v.verdict)}: {_text(v.sentence)}">{SYMBOLS[v.verdict]}</a>'
@@ -94,7 +91,7 @@ def _summary_row(figure: "FigureResult") -> str:
     )
 
 
-def _figure(figure: "FigureResult") -> str:
+def _figure(figure: FigureResult) -> str:
     parts = [f'<section id="{_text(figure.name)}"><h2>{_text(figure.title)}</h2>']
     if figure.status == "failed":
         parts.append(f'<p class="error"><b>This figure failed:</b> {_text(figure.error)}</p>')
@@ -143,7 +140,7 @@ def _claim(verdict: Verdict, prefix: str = "") -> str:
     )
 
 
-def _environment(run: "RunDescription") -> str:
+def _environment(run: RunDescription) -> str:
     rows = "".join(
         f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>"
         for name, value in run.environment.items()

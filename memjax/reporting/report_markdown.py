@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from etils import epath
 
 from memjax.reporting.claims import Verdict, count_verdicts, primary_words
+from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.reporting.report_words import (
     HOW_TO_READ,
     SYMBOLS,
@@ -18,11 +18,8 @@ from memjax.reporting.report_words import (
     threshold_words,
 )
 
-if TYPE_CHECKING:
-    from memjax.reporting.report import FigureResult, RunDescription
 
-
-def render(run: "RunDescription", figures: Sequence["FigureResult"]) -> str:
+def render(run: RunDescription, figures: Sequence[FigureResult]) -> str:
     """Returns the Markdown text; the figures' files lie in figures/ beside it."""
     verdicts = [verdict for figure in figures for verdict in figure.claims]
     counts = ", ".join(f"{n} {verdict}" for verdict, n in count_verdicts(verdicts).items())
@@ -52,7 +49,7 @@ def verdict_table(verdicts: Iterable[Verdict]) -> str:
     )
 
 
-def _figure(figure: "FigureResult") -> list[str]:
+def _figure(figure: FigureResult) -> list[str]:
     parts = [f"## {figure.title}"]
     if figure.status == "failed":
         parts.append(f"**This figure failed:** {figure.error}")

@@ -46,7 +46,6 @@ class Damaged(InputError):
     """The files of a checkpoint, or the bits in them, are not what was written."""
 
 
-@jax.jit
 def finite_and_checksums(tree: Any) -> tuple[jax.Array, jax.Array]:
     """Returns of each row whether every number is finite, and a checksum of its bits.
 
@@ -56,8 +55,18 @@ def finite_and_checksums(tree: Any) -> tuple[jax.Array, jax.Array]:
       tree: arrays [rows ...] of at most 32 bits a number.
 
     Returns:
-      bool [rows] and uint32 [rows].
+      bool [rows] and uint32 [rows], whole on every process.
     """
+    found = _finite_and_checksums(tree)
+    if all(values.is_fully_addressable for values in found):
+        return found
+    mesh = next(leaf.sharding.mesh for leaf in jax.tree.leaves(tree))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(lambda values: values, out_shardings=whole)(found)
+
+
+@jax.jit
+def _finite_and_checksums(tree: Any) -> tuple[jax.Array, jax.Array]:
     finite, total = jnp.bool_(True), jnp.uint32(0)
     for place, leaf in enumerate(jax.tree.leaves(tree)):
         rows = leaf.reshape(len(leaf), -1)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
+from memjax.errors import InputError
 from memjax.runtime.workdir import write_atomically
 
 
@@ -37,15 +38,21 @@ def write_table(
 
     def write(name: Any) -> None:
         with epath.Path(name).open("wb") as file:
-            pq.write_table(arrow, file, compression="zstd")
+            pq.write_table(arrow, file, compression="zstd", write_page_checksum=True)
 
     write_atomically(path, write)
 
 
 def read_table(path: epath.PathLike) -> pd.DataFrame:
     """Reads a Parquet table; `attrs` holds its columns' meanings and its metadata."""
-    with epath.Path(path).open("rb") as file:
-        arrow = pq.read_table(file)
+    try:
+        with epath.Path(path).open("rb") as file:
+            arrow = pq.read_table(file, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: damaged ({words}); delete it, and it is made again") from error
     frame = arrow.to_pandas()
     frame.attrs["columns"] = {
         field.name: (field.metadata or {}).get(b"description", b"").decode()

@@ -9,11 +9,9 @@ from etils import epath
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from memjax.experiments.registry import EXPERIMENTS, redraw, save_table
 from memjax.reporting.figures import add_legend_below
 from memjax.reporting.style import level_style, new_figure, save
 from memjax.runtime.workdir import write_atomically
-from memjax.sweeps.points import Sweep
 
 _SEED = "run_seed"  # along x where no factor is a number
 PANELS = {
@@ -90,25 +88,3 @@ def _draw_line(ax: Axes, rows: pd.DataFrame, x: str, column: str, style: dict, l
 
 def _hollow(color: str) -> dict[str, Any]:
     return {"color": color, "markerfacecolor": "white", "linestyle": "none"}
-
-
-def save_tables(sweep: Sweep, table: pd.DataFrame, folder: epath.Path) -> list[epath.Path]:
-    """Saves and draws the tables of the paper's figures that the sweep file makes of its results.
-
-    Args:
-      sweep: whose `get_tables(results)` gives {experiment: (table, Context)}.
-      table: of all points.
-      folder: for EXPERIMENT.parquet, .png and .svg.
-
-    Returns:
-      The Parquet files.
-    """
-    if sweep.get_tables is None:
-        return []
-    paths = []
-    for name, (rows, context) in sweep.get_tables(table).items():
-        path = folder / f"{name}.parquet"
-        save_table(path, EXPERIMENTS[name], rows, context)
-        redraw(path)
-        paths.append(path)
-    return paths

@@ -15,6 +15,7 @@ from memjax.runtime.checkpoints import finite_and_checksums
 from memjax.runtime.distributed import largest
 from memjax.runtime.mesh import MEMBER, over_members, place, replicated, shard_members
 from memjax.training.members import (
+    Images,
     Members,
     arrange,
     group_images,
@@ -69,7 +70,7 @@ class Group:
             )
         self._is_class = "unique_labels" not in parse_kinds(config.corruption.kind)
         whole = replicated(mesh)
-        self._summarize = jax.jit(summarize, static_argnames="is_class", out_shardings=whole)
+        self._summarize = jax.jit(self._logged, static_argnums=0, out_shardings=whole)
         self._on_all = jax.jit(lambda tree: tree, out_shardings=whole)
         self._take = jax.jit(_take)
         self._move = jax.jit(_take, out_shardings=over_members(mesh))
@@ -162,7 +163,8 @@ class Group:
         values = {name: np.full(self.size, np.nan) for name in LOGGED}
         places = places_of(self.arrangement, self.alive)
         for split, outcomes in found.items():
-            of_split = self._logged(split, outcomes)
+            data = self._data if split == "train" else self._evaluations[split].data
+            of_split = self._summarize(split, outcomes, self.members, data)
             for name, by_place in of_split.items():
                 column = name if name.startswith(("clean", "corrupted", "mislabeled")) else ""
                 column = column or f"{split}_{name}"
@@ -172,16 +174,16 @@ class Group:
             return values, None
         return values, {split: self._by_member(outcomes) for split, outcomes in found.items()}
 
-    def _logged(self, split: str, outcomes: Outcomes) -> dict[str, jax.Array]:
+    def _logged(
+        self, split: str, outcomes: Outcomes, members: Members, data: Images
+    ) -> dict[str, jax.Array]:
         if split == "train":
-            labels, is_corrupted = self.members.labels, self.members.is_corrupted
-            true_labels = self._data.labels[self.members.rows]
-            return self._summarize(
-                outcomes, labels, true_labels, is_corrupted, is_class=self._is_class
+            true_labels = data.labels[members.rows]
+            return summarize(
+                outcomes, members.labels, true_labels, members.is_corrupted, self._is_class
             )
-        labels = self._evaluations[split].data.labels[None]
-        nothing = jnp.zeros(labels.shape, bool)
-        found = self._summarize(outcomes, labels, labels, nothing, is_class=True)
+        labels = data.labels[None]
+        found = summarize(outcomes, labels, labels, jnp.zeros(labels.shape, bool), True)
         return {name: found[name] for name in ("loss", "accuracy")}
 
     def _by_member(self, outcomes: Outcomes) -> Outcomes:
@@ -208,7 +210,7 @@ class Group:
 
     def not_finite(self) -> list[int]:
         """Returns the members alive of whose states some number is not finite."""
-        finite = np.asarray(self._on_all(finite_and_checksums(self.states)[0]))
+        finite = np.asarray(finite_and_checksums(self.states)[0])
         return [m for m in self.alive if not finite[places_of(self.arrangement, [m])[0]]]
 
     def let_go(self, members: Sequence[int]) -> None:

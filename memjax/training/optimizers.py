@@ -1,10 +1,17 @@
 """Optimisers and schedules from optax, by the names of the config."""
 
+from typing import Any
+
 import jax
 import optax
 
 from memjax import config as config_lib
 from memjax.training.regularizers import is_off
+
+WITH_BETAS = ("adam", "adamw", "lion")
+WITH_EPS = ("adam", "adamw", "rmsprop", "adagrad")
+# Some of several axes too: the biases of attention heads, a transformer's positions.
+NOT_DECAYED = ("bias", "scale", "position_embedding", "class_token")
 
 
 def make_schedule(config: config_lib.Optimizer, steps_per_epoch: int, num_epochs: int):
@@ -53,24 +60,65 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns the gradient transformation of a run.
 
-    `weight_decay` adds its multiple of every parameter to the gradient (an L2 penalty of half
-    that strength); for adamw it is optax's decoupled decay. It and `config.learning_rate` may be
-    traced scalars.
+    The gradient is clipped to `config.clip_norm` first. `weight_decay` adds its multiple of the
+    parameters that `config.decay_mask` names to the gradient (an L2 penalty of half that
+    strength); for adamw it is optax's decoupled decay. It and `config.learning_rate` may be traced
+    scalars.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> config = config_lib.Optimizer(learning_rate=1.0, clip_norm=2.0, decay_mask="kernels")
+      >>> optimizer = make_optimizer(config, weight_decay=0.5, steps_per_epoch=10, num_epochs=1)
+      >>> params = {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)}
+      >>> gradient = jax.tree.map(lambda leaf: 0 * leaf, params)
+      >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+      >>> {name: float(update.sum()) for name, update in updates.items()}
+      {'bias': -0.0, 'kernel': -0.5}
     """
     learning_rate = make_schedule(config, steps_per_epoch, num_epochs)
     if config.schedule == "constant" and not config.warmup_epochs:
         learning_rate = config.learning_rate  # no step counter to carry
-    if config.name == "adamw":
-        return optax.adamw(learning_rate, weight_decay=weight_decay)
-    if config.name == "sgd":
-        momentum = config.momentum or None
-        optimizer = optax.sgd(learning_rate, momentum, nesterov=config.nesterov)
-    elif config.name == "rmsprop":
-        optimizer = optax.rmsprop(
-            learning_rate, momentum=config.momentum or None, nesterov=config.nesterov
-        )
-    else:
-        optimizer = getattr(optax, config.name)(learning_rate)
-    if not is_off(weight_decay):
-        return optax.chain(optax.add_decayed_weights(weight_decay), optimizer)
-    return optimizer
+    mask = is_decayed if config.decay_mask == "kernels" else None
+    parts = []
+    if not is_off(config.clip_norm):
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    decays = {"weight_decay": weight_decay, "mask": mask} if config.name == "adamw" else {}
+    if not decays and not is_off(weight_decay):
+        parts.append(optax.add_decayed_weights(weight_decay, mask))
+    parts.append(_named(config, learning_rate, decays))
+    return parts[0] if len(parts) == 1 else optax.chain(*parts)
+
+
+def _named(config: config_lib.Optimizer, learning_rate: Any, decays: dict[str, Any]):
+    fields = dict(decays)
+    if config.name in ("sgd", "rmsprop"):
+        fields |= {"momentum": config.momentum or None, "nesterov": config.nesterov}
+    if config.betas and config.name in WITH_BETAS:
+        fields |= {"b1": config.betas[0], "b2": config.betas[1]}
+    if config.eps and config.name in WITH_EPS:
+        fields["eps"] = config.eps
+    return getattr(optax, config.name)(learning_rate, **fields)
+
+
+def is_decayed(params: Any) -> Any:
+    """Returns which parameters weight decay acts on where norms and biases are left out.
+
+    Kernels and embeddings: of two axes or more, and not named as what is added or scales.
+
+    Args:
+      params: a pytree of arrays, of one member.
+
+    Returns:
+      A pytree of bool like `params`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> is_decayed({"Dense_0": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}})
+      {'Dense_0': {'bias': False, 'kernel': True}}
+    """
+
+    def one(path: tuple, leaf: jax.Array) -> bool:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return leaf.ndim > 1 and name not in NOT_DECAYED
+
+    return jax.tree_util.tree_map_with_path(one, params)

@@ -92,12 +92,13 @@ def goes_on(there: dict[str, Any], here: dict[str, Any], where: str) -> bool:
 
 
 def whole_summary(folder: epath.Path) -> dict[str, Any] | None:
-    """Returns summary.json unless it, or the log that it sums up, is damaged or not there."""
+    """Returns summary.json unless it, or the logs that it sums up, are damaged or not there."""
     try:
         summary = read_json(folder / "summary.json")
         checksum = summary.pop("checksum", None)
         rows = read_metrics(folder / "metrics.jsonl")
-        return summary if checksum == summary_checksum(summary, rows) else None
+        parts = dynamics.checksum(folder, np.inf)
+        return summary if checksum == summary_checksum(summary, rows, parts) else None
     except (InputError, AttributeError, UnicodeDecodeError):
         return None
 
@@ -252,7 +253,7 @@ class PointFolder:
             write_json(self.folder / "failure.json", {"reason": self.failure})
             return None
         summary = summarize(self) | (extra or {})
-        noted = {"checksum": summary_checksum(summary, self.rows)}
+        noted = {"checksum": summary_checksum(summary, self.rows, self.noted()[2])}
         write_json(self.folder / "summary.json", summary | noted)
         return summary
 
@@ -267,12 +268,11 @@ class PointFolder:
         if self._log:
             self.noted()
             self._log.close()
-            self._log = self._dynamics = None
 
 
-def summary_checksum(summary: dict[str, Any], rows: list[dict[str, Any]]) -> int:
-    """Returns a CRC-32 of a summary and of the lines that it sums up."""
-    return lines_checksum([*rows, summary | {"all": True}])
+def summary_checksum(summary: dict[str, Any], rows: list[dict[str, Any]], parts: int) -> int:
+    """Returns a CRC-32 of a summary, of the lines that it sums up, and of the dynamics'."""
+    return lines_checksum([*rows, summary | {"dynamics": parts}])
 
 
 def divergence(steps: dict[int, int]) -> str:

@@ -67,7 +67,7 @@ def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[
         if summary is None:
             watcher = _Watcher(setup, folder)
             _train(point, stop, watcher)
-            summary = on_main(lambda: watcher.summary)
+            summary = on_main(lambda: watcher.finish(point))
             if summary is None:
                 raise Diverged(point.failure)
     steps = summary["diverged_at_step"]
@@ -116,7 +116,6 @@ class _Watcher(Watcher):
         self._throughput = Throughput()
         self._progress: Progress | None = None
         self._profile: Profile | None = None
-        self.summary: dict[str, Any] | None = None
 
     def started(self, step: int) -> None:
         setup, config = self._setup, self._setup.config
@@ -147,14 +146,13 @@ class _Watcher(Watcher):
         self._progress.log(row)
 
     def ended(self, point: PointFolder) -> None:
-        self.close()
+        """How it ended is written when the devices are free, for their speed is measured."""
 
-        def finish() -> dict[str, Any] | None:
-            if len(point.diverged) < point.size:
-                point.draw()
-            return point.finish(self._speed())
-
-        self.summary = on_main(finish)
+    def finish(self, point: PointFolder) -> dict[str, Any] | None:
+        """Draws and sums up; process 0 alone."""
+        if len(point.diverged) < point.size:
+            point.draw()
+        return point.finish(self._speed())
 
     def close(self) -> None:
         if self._profile:

@@ -13,12 +13,15 @@ from jax.sharding import Mesh
 
 from memjax import config as configuration
 from memjax.config import LARGEST, Config
+from memjax.data.augmentation import check_images
 from memjax.data.batching import Batches, make_batches
 from memjax.data.examples import Examples, corrupt_examples
 from memjax.data.sources import Dataset, Split, load_dataset, moments
 from memjax.errors import InputError
 from memjax.located import located
-from memjax.models.registry import build_model
+from memjax.models.adapters import adapted
+from memjax.models.checks import check_model
+from memjax.models.registry import build_model, is_own
 from memjax.runtime.mesh import (
     data_devices,
     make_mesh,
@@ -103,6 +106,10 @@ def prepare(
     if dataset is None:
         dataset = load_dataset(config.dataset)
     examples = corrupt_examples(config.corruption, dataset, with_images)
+    augmentation = config.augmentation
+    check_images(
+        dataset.train.images.shape[1:], augmentation.crop, augmentation.flip, augmentation.cutout
+    )
     subset_size = member_size(config, len(examples.labels))
     mean, std = _moments(dataset.train, config.dataset.standardize)
     network = make_network(config, examples.num_classes, mean, std)
@@ -110,6 +117,12 @@ def prepare(
         config.ensemble.size, config.run.num_devices, config.run.member_devices, devices
     )
     batches = make_batches(subset_size, config.train.batch_size, data_devices(mesh))
+    if is_own(config.model.name):
+        image_shape = examples.images.shape[1:]
+        check_model(
+            adapted(network.model), config.model.name, examples.num_classes, image_shape,
+            batches.padded_size, subset_size, batches.has_padding,
+        )  # fmt: skip
     most = LARGEST // batches.steps_per_epoch
     if config.train.num_epochs > most:
         raise InputError(
@@ -154,7 +167,16 @@ def make_network(config: Config, num_classes: int, mean: Any, std: Any) -> Netwo
     )
     model = build_model(config.model.name, num_classes, regularizers, **config.model.fields)
     dtype = jnp.dtype(config.train.compute_dtype)
-    return Network(model, mean, std, regularizers, dtype, adversarial)
+    return Network(
+        model,
+        mean,
+        std,
+        regularizers,
+        dtype,
+        adversarial,
+        config.augmentation,
+        config.train.label_smoothing,
+    )
 
 
 def make_optimizer_of(config: Config, batches: Batches) -> optax.GradientTransformation:

@@ -8,13 +8,14 @@ import optax
 from flax import linen as nn
 
 from memjax.keys import tagged
+from memjax.models.adapters import Model, adapted
 
 
 class TrainState(NamedTuple):
     """The state of one network, or of several where every leaf has a leading member axis.
 
     Attributes:
-      params: flax variables: {"params": ..., "batch_stats": ...}; what `logits_fn` takes.
+      params: collections: {"params": ..., "batch_stats": ...}; what `logits_fn` takes.
       opt_state: the optimiser's state, for the "params" part.
     """
 
@@ -39,7 +40,7 @@ def member_keys(seed: jax.Array | int) -> Keys:
 
 def init_state(
     seed: jax.Array | int,
-    model: nn.Module,
+    model: nn.Module | Model,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, ...],
 ) -> TrainState:
@@ -47,12 +48,12 @@ def init_state(
 
     Args:
       seed: the member's seed.
-      model: called as `model(images, train)`.
+      model: a flax linen module, or a `Model` of another framework.
       optimizer: whose state is made for the "params" part.
       image_shape: (height, width, channels).
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    params = dict(model.init(member_keys(seed).init, images, train=False))
+    params = adapted(model).init(member_keys(seed).init, images)
     return TrainState(params, optimizer.init(params["params"]))
 
 

@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from memjax import config as config_lib
 from memjax.analysis.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
+from memjax.data.augmentation import augment, mixup
 from memjax.keys import tagged
+from memjax.models.adapters import Model, adapted
 from memjax.models.convolution import METHODS
 from memjax.runtime.flops import count_flops
 from memjax.training.regularizers import Regularizers, apply_input_regularizers, is_off
@@ -31,6 +34,20 @@ class Batch(NamedTuple):
     mask: jax.Array | None = None
 
 
+class Targets(NamedTuple):
+    """What the logits of a batch are to say.
+
+    Attributes:
+      labels: int32 [batch].
+      other_labels: int32 [batch], of the images mixed in; None where nothing is mixed.
+      share: scalar, of `labels` in the target; the rest is that of `other_labels`.
+    """
+
+    labels: jax.Array
+    other_labels: jax.Array | None = None
+    share: Any = 1.0
+
+
 class Adversarial(NamedTuple):
     """Adversarial training on LASS samples (the paper's figure 10); off by default.
 
@@ -49,20 +66,24 @@ class Network(NamedTuple):
     """A model and what stands between it and stored pixels.
 
     Attributes:
-      model: a flax module, called as `model(images, train, mask)` on standardised images.
+      model: a flax linen module, or a `Model` of another framework, on standardised images.
       mean: taken off the pixels, scalar or [channels], in [0, 1] units.
       std: the pixels are divided by it, likewise.
       regularizers: strengths; the model has its own copy of the hidden ones.
       compute_dtype: of the forward and backward pass; parameters stay float32.
       adversarial: training on LASS samples as well.
+      augmentation: of the training batches alone.
+      label_smoothing: share of the targets spread evenly over the classes.
     """
 
-    model: nn.Module
+    model: nn.Module | Model
     mean: Any = 0.0
     std: Any = 1.0
     regularizers: Regularizers = Regularizers()
     compute_dtype: Any = jnp.float32
     adversarial: Adversarial = Adversarial()
+    augmentation: config_lib.Augmentation = config_lib.Augmentation()
+    label_smoothing: Any = 0.0
 
 
 def unit_pixels(images: jax.Array) -> jax.Array:
@@ -93,7 +114,9 @@ def for_inference(network: Network) -> Network:
     """
     # A field `method` of a user's own network is not ours to change.
     is_ours = type(network.model).__module__.startswith("memjax.models.")
-    if not is_ours or getattr(network.model, "method", None) not in METHODS:
+    if not is_ours or not isinstance(network.model, nn.Module):
+        return network
+    if getattr(network.model, "method", None) not in METHODS:
         return network
     return network._replace(model=network.model.clone(method="lax"))
 
@@ -103,10 +126,12 @@ def make_logits_fn(
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns `logits_fn(params, images) -> logits`, the network in inference mode.
 
-    params: flax variables, the running statistics of BatchNorm too (their gradient is zero);
+    params: collections, the running statistics of BatchNorm too (their gradient is zero);
     images: [n height width channels], float32 in [0, 1]; logits: [n classes]. It computes in
     `dtype`, whatever the parameters are stored as.
     """
+
+    model = adapted(network.model)
 
     def logits_fn(params: Any, images: jax.Array) -> jax.Array:
         trained = params["params"]
@@ -115,8 +140,8 @@ def make_logits_fn(
         if dtype != jnp.float32:
             images = images.astype(dtype)
             trained = jax.tree.map(lambda leaf: leaf.astype(dtype), trained)
-        logits: Any = network.model.apply({"params": trained, **frozen}, images, train=False)
-        return logits
+        logits, _ = model.apply({"params": trained, **frozen}, images, train=False)
+        return logits.astype(jnp.float32)
 
     return logits_fn
 
@@ -130,42 +155,40 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
     """
 
     logits_fn = make_logits_fn(network)
+    model = adapted(network.model)
     adversarial = network.adversarial
 
-    def forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
+    def forward(trained, frozen, images, targets, mask, key):
         input_key = tagged(key, "input regularizers")
         rngs = {use: tagged(key, use) for use in ("dropout", "noise")}
-        images = standardize(network, unit_pixels(batch.images))
+        rngs["params"] = tagged(key, "other randomness")  # of an own network, by any name
+        images = standardize(network, images)
         images = apply_input_regularizers(input_key, images, network.regularizers)
         if network.compute_dtype != jnp.float32:
             images = images.astype(network.compute_dtype)
             trained = jax.tree.map(lambda leaf: leaf.astype(network.compute_dtype), trained)
-        logits, changed = network.model.apply(
-            {"params": trained, **frozen},
-            images,
-            train=True,
-            mask=batch.mask,
-            rngs=rngs,
-            mutable=list(frozen),
+        logits, changed = model.apply(
+            {"params": trained, **frozen}, images, train=True, rngs=rngs, mask=mask
         )
-        logits = logits.astype(jnp.float32)
-        losses = jax.vmap(softmax_cross_entropy)(logits, batch.labels)
-        if batch.mask is None:
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        losses = example_losses(logits, targets, network.label_smoothing)
+        if mask is None:
             return jnp.mean(losses), (changed, logits)
-        return jnp.sum(losses, where=batch.mask) / jnp.sum(batch.mask), (changed, logits)
+        return jnp.sum(losses, where=mask) / jnp.sum(mask), (changed, logits)
 
     def mixed_forward(trained: Any, frozen: Any, batch: Batch, key: jax.Array):
         # The clean pass has the key of a step without adversarial training, and alone updates
         # the running statistics.
-        loss, found = forward(trained, frozen, batch, key)
+        images, targets = training_images(network, batch, tagged(key, "augmentation"))
+        loss, found = forward(trained, frozen, images, targets, batch.mask, key)
         if is_off(adversarial.weight):
             return loss, found
         search_key, pass_key = tagged(key, "adversarial search"), tagged(key, "adversarial pass")
         samples = lass_samples(
-            search_key, logits_fn, {"params": trained, **frozen}, unit_pixels(batch.images),
+            search_key, logits_fn, {"params": trained, **frozen}, images,
             adversarial.radius, adversarial.num_steps,
         )  # fmt: skip
-        sample_loss, _ = forward(trained, frozen, batch._replace(images=samples), pass_key)
+        sample_loss, _ = forward(trained, frozen, samples, targets, batch.mask, pass_key)
         return (1 - adversarial.weight) * loss + adversarial.weight * sample_loss, found
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
@@ -179,6 +202,50 @@ def make_train_step(network: Network, optimizer: optax.GradientTransformation):
         return TrainState(params, opt_state), {"loss": loss, "logits": logits}
 
     return train_step
+
+
+def training_images(network: Network, batch: Batch, key: jax.Array) -> tuple[jax.Array, Targets]:
+    """Returns a batch as the network is trained on it: augmented, float32 in [0, 1].
+
+    Args:
+      network: with the augmentation; where all of it is off, these are the plain images.
+      batch: as stored.
+      key: of this step, for this use.
+    """
+    images, chosen = unit_pixels(batch.images), network.augmentation
+    image_key, mixup_key = tagged(key, "augmented images"), tagged(key, "mixup")
+    images = augment(image_key, images, chosen.crop, chosen.flip, chosen.cutout, fill=network.mean)
+    if is_off(chosen.mixup):
+        return images, Targets(batch.labels)
+    mixed = mixup(mixup_key, images, batch.labels, batch.mask, chosen.mixup)
+    return mixed.images, Targets(batch.labels, mixed.other_labels, mixed.share)
+
+
+def example_losses(logits: jax.Array, targets: Targets, label_smoothing: Any = 0.0) -> jax.Array:
+    """Returns the cross-entropy of every example with its target distribution.
+
+    Args:
+      logits: float32 [batch classes].
+      targets: labels, mixed or not.
+      label_smoothing: share of the target spread evenly over the classes.
+
+    Returns:
+      float32 [batch], in nats.
+
+    Example:
+      >>> losses = example_losses(jnp.zeros((1, 4)), Targets(jnp.array([2])), label_smoothing=0.1)
+      >>> losses.round(4)
+      Array([1.3863], dtype=float32)
+    """
+    if targets.other_labels is None and is_off(label_smoothing):
+        return jax.vmap(softmax_cross_entropy)(logits, targets.labels)
+    num_classes = logits.shape[-1]
+    wanted = jax.nn.one_hot(targets.labels, num_classes)
+    if targets.other_labels is not None:
+        other = jax.nn.one_hot(targets.other_labels, num_classes)
+        wanted = targets.share * wanted + (1 - targets.share) * other
+    wanted = optax.smooth_labels(wanted, label_smoothing)
+    return optax.softmax_cross_entropy(logits, wanted)
 
 
 def step_flops(

@@ -40,6 +40,15 @@ def _numbered(network, images):
     return jax.tree.map(lambda x: np.arange(x.size, dtype=x.dtype).reshape(x.shape), shapes)
 
 
+def test_equinox_has_its_outputs_first():
+    kernel = jnp.arange(6 * 3 * 3 * 3.0).reshape(6, 3, 3, 3)  # [filters channels height width]
+    filters = first_layer_filters({"conv": {"weight": kernel}}, (8, 8, 3))
+    np.testing.assert_array_equal(filters, jnp.moveaxis(kernel, 1, -1))
+    dense = jnp.arange(64.0 * 64).reshape(64, 64)  # [units pixels]
+    filters = first_layer_filters({"first": {"weight": dense}}, (8, 8))
+    np.testing.assert_array_equal(filters[5].ravel(), dense[5])
+
+
 def test_conv_filters_are_the_kernel_of_each_output_channel():
     images = jnp.ones((1, 8, 8, 3))
     variables = _numbered(_ConvNet(), images)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memjax.analysis._ghost.param_uses import find_param_uses
 from memjax.analysis.gradients import gradient_norms
 from memjax.analysis.losses import softmax_cross_entropy
-from memjax.analysis.param_uses import find_param_uses
 from memjax.errors import InputError
 
 NUM_CLASSES = 4
@@ -144,6 +144,91 @@ def positions():
     return logits_fn, params, normal(5, 4, 7, 6)
 
 
+def scanned(reverse=False):
+    """Layers stacked along the first axis of one leaf, with an offset each."""
+
+    def logits_fn(params, images):
+        def step(hidden, layer):
+            return jnp.tanh(hidden @ layer["kernel"] + layer["bias"]), None
+
+        layers = {"kernel": params["kernels"], "bias": params["biases"]}
+        return jax.lax.scan(step, images, layers, reverse=reverse)[0] @ params["last"]
+
+    params = {
+        "kernels": normal(1, 3, 6, 6),
+        "biases": normal(4, 3, 1, 6),
+        "last": normal(2, 6, NUM_CLASSES),
+    }
+    return logits_fn, params, normal(3, 4, 6)
+
+
+def scanned_convolutions():
+    def logits_fn(params, images):
+        def step(hidden, kernel):
+            return jnp.tanh(conv(hidden, kernel, padding="SAME")), None
+
+        hidden, _ = jax.lax.scan(step, images, params["kernels"])
+        return hidden.mean((1, 2)) @ params["last"]
+
+    params = {"kernels": normal(1, 2, 3, 3, 2, 2), "last": normal(2, 2, NUM_CLASSES)}
+    return logits_fn, params, normal(3, 4, 5, 5, 2)
+
+
+def scanned_over_time():
+    """One kernel at every step of a scan, and once more outside of it; a learned first state."""
+
+    def logits_fn(params, images):
+        def step(hidden, frame):
+            return jnp.tanh(frame @ params["in"] + hidden @ params["kernel"]), None
+
+        first = jnp.broadcast_to(params["first"], (len(images), 5))
+        hidden, _ = jax.lax.scan(step, first, images.swapaxes(0, 1))
+        return jnp.tanh(hidden @ params["kernel"]) @ params["last"]
+
+    params = {
+        "in": normal(1, 3, 5),
+        "kernel": normal(2, 5, 5),
+        "first": normal(5, 1, 5),
+        "last": normal(3, 5, NUM_CLASSES),
+    }
+    return logits_fn, params, normal(4, 6, 4, 3)
+
+
+def embedding(length=3):
+    """A table, some of whose rows are taken twice; every position beyond it takes nothing."""
+
+    def logits_fn(params, images):
+        hidden = params["kernel"].at[images].get(mode="fill", fill_value=0.0)
+        return jnp.tanh(hidden.sum(1)) @ params["last"]
+
+    params = {"kernel": normal(1, 9, 5), "last": normal(2, 5, NUM_CLASSES)}
+    images = np.random.default_rng(0).integers(0, 11, (4, length))
+    images[:, 1] = images[:, 0]
+    return logits_fn, params, jnp.asarray(images)
+
+
+def embedding_tied_to_the_logits():
+    def logits_fn(params, images):
+        hidden = jnp.tanh(params["table"][images].sum(1) @ params["kernel"])
+        return hidden @ params["table"].T
+
+    params = {"table": normal(1, 7, 5), "kernel": normal(2, 5, 5)}
+    return logits_fn, params, jnp.arange(12).reshape(4, 3) % 7
+
+
+def views_folded_into_the_batch(**options):
+    """Each example is three views, convolved as if they were a larger batch."""
+
+    def logits_fn(params, images):
+        folded = images.reshape(-1, *images.shape[2:])
+        hidden = jnp.tanh(conv(folded, params["kernel"], **options))
+        hidden = hidden.reshape(*images.shape[:2], *hidden.shape[1:])
+        return hidden.mean((1, 2, 3)) @ params["last"]
+
+    params = {"kernel": normal(1, 3, 3, 2, 8), "last": normal(2, 8, NUM_CLASSES)}
+    return logits_fn, params, normal(3, 4, 3, 5, 6, 2)
+
+
 def twice_convolved():
     def logits_fn(params, images):
         hidden = jnp.tanh(conv(images, params["kernel"], padding="SAME"))
@@ -159,7 +244,15 @@ KNOWN = {
     "unrolled recurrent network": recurrent,
     "kernel tied to its transpose": tied,
     "positions and heads": positions,
-    "kernel of two convolutions": twice_convolved,
+    "layers of a scan": scanned,
+    "layers of a scan from the last to the first": lambda: scanned(reverse=True),
+    "convolutions of a scan": scanned_convolutions,
+    "recurrence of a scan": scanned_over_time,
+    "embedding": embedding,
+    "embedding of a long text": lambda: embedding(length=12),
+    "embedding tied to the logits": embedding_tied_to_the_logits,
+    "conv over views": views_folded_into_the_batch,
+    "conv over views, strided": lambda: views_folded_into_the_batch(window_strides=(2, 2)),
     "conv": lambda: conv_model((3, 3, 4, 6)),
     "conv of few channels": lambda: conv_model((2, 3, 4, 16), padding=[(1, 2), (0, 1)]),
     "conv strided and dilated": lambda: conv_model(
@@ -184,6 +277,15 @@ def test_ghost_norms_equal_a_loop_over_grad(model):
     np.testing.assert_allclose(ghost, loop_norms(logits_fn, params, images, labels), rtol=1e-5)
 
 
+def test_a_kernel_of_two_convolutions_is_right_by_auto_and_refused_by_ghost():
+    logits_fn, params, images = twice_convolved()
+    labels = labels_of(images)
+    norms = gradient_norms(logits_fn, params, images, labels)
+    np.testing.assert_allclose(norms, loop_norms(logits_fn, params, images, labels), rtol=1e-5)
+    with pytest.raises(InputError, match=r"params\['kernel'\] in several ways at once"):
+        gradient_norms(logits_fn, params, images, labels, method="ghost")
+
+
 def attention_from_param_products():
     """Queries and keys multiply two parameters with each other before they meet an example."""
 
@@ -194,17 +296,6 @@ def attention_from_param_products():
 
     params = {"query": normal(1, 6, 3), "key": normal(2, 6, 3), "last": normal(3, 6, NUM_CLASSES)}
     return logits_fn, params, normal(4, 4, 5, 6), "dot_general"
-
-
-def scanned():
-    def logits_fn(params, images):
-        def step(hidden, kernel):
-            return jnp.tanh(hidden @ kernel), None
-
-        return jax.lax.scan(step, images, params["kernels"])[0] @ params["last"]
-
-    params = {"kernels": normal(1, 3, 6, 6), "last": normal(2, 6, NUM_CLASSES)}
-    return logits_fn, params, normal(3, 4, 6), "scan"
 
 
 def standardized_weights():
@@ -238,20 +329,10 @@ def custom_derivative():
     return logits_fn, params, normal(3, 4, 6), "custom_vjp_call"
 
 
-def embedding():
-    def logits_fn(params, images):
-        return params["kernel"][images].mean(1) @ params["last"]
-
-    params = {"kernel": normal(1, 9, 5), "last": normal(2, 5, NUM_CLASSES)}
-    return logits_fn, params, jnp.arange(12).reshape(4, 3) % 9, "gather"
-
-
 UNKNOWN = [
     attention_from_param_products,
-    scanned,
     standardized_weights,
     custom_derivative,
-    embedding,
 ]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from memjax.analysis.forward_pass import inlined_jaxpr
+from memjax.analysis._jaxprs import inlined_jaxpr
 from memjax.analysis.gradients import gradient_norms, per_example_gradients
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.max_pool import max_pool

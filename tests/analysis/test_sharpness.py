@@ -223,7 +223,7 @@ def test_conv_net_on_four_devices_equals_the_dense_hessian():
         (hessian_eigenvalue, {"params": {"count": jnp.int32(1)}}, "params"),
         (hessian_eigenvalue, {"labels": jnp.zeros(3, jnp.int32)}, "labels"),
         (hessian_trace, {"num_probes": 1}, "num_probes"),
-        (hessian_trace, {"images": jnp.zeros((0, 4)), "labels": jnp.zeros(0, jnp.int32)}, "n >= 1"),
+        (hessian_trace, {"images": jnp.zeros((0, 4)), "labels": jnp.zeros(0, int)}, "n at least 1"),
     ],
 )
 def test_bad_arguments_are_refused(function, wrong, field):

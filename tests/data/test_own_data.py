@@ -191,7 +191,7 @@ def test_what_is_for_images_only_is_refused_in_one_line(flowers, tmp_path):
             {"scale": 255.0},
             r"dataset.scale=255.0: .* with the sources npz, table, .*source='digits'",
         ),
-        ({"scale": -1.0}, r"dataset.scale=-1.0: must be a finite number in \[0, inf\)"),
+        ({"scale": -1.0}, r"dataset.scale=-1.0: must be a finite float32 number in \[0, "),
         ({"layout": "CHW"}, "dataset.layout='CHW': has an effect only with the sources npz"),
         ({"layout": "CWH"}, "did you mean CHW"),
         ({"label_column": "y"}, "label_column='y': .* the sources table, huggingface, tfds"),

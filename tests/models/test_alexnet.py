@@ -7,7 +7,9 @@ import pytest
 from flax import linen as nn
 
 from memjax.errors import InputError
-from memjax.models.alexnet import BATCH_NORM_MOMENTUM, AlexNet
+from memjax.models.alexnet import AlexNet
+from memjax.models.convolution import max_pool
+from memjax.models.normalization import BATCH_NORM_MOMENTUM, PooledBatchNorm
 from memjax.models.registry import num_params
 from memjax.training.regularizers import Regularizers
 
@@ -84,6 +86,56 @@ def test_logits_equal_flax_layers_in_the_papers_order(variables):
     for method in ("auto", "lax"):
         logits = _infer(SMALL(method=method), variables, IMAGES)
         np.testing.assert_allclose(logits, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("num_padded", [0, 2])
+def test_normalising_after_the_pooling_is_normalising_before_it(num_padded):
+    """Also where the scale of a channel is negative, 0, or there is padding."""
+    images = jax.random.normal(jax.random.key(2), (6 + num_padded, 7, 6, 4))
+    mask = jnp.arange(len(images)) < 6
+    variables = {
+        "params": {"scale": jnp.array([1.5, -0.5, 0.0, -2.0]), "bias": jnp.arange(4.0)},
+        "batch_stats": {"mean": jnp.arange(4.0), "var": jnp.ones(4)},
+    }
+
+    def pool(activations):
+        return max_pool(activations, 3)
+
+    def fused(variables, images):
+        layer = PooledBatchNorm()
+        return layer.apply(variables, images, pool, mask, mutable=["batch_stats"])
+
+    def plain(variables, images):
+        layer = nn.BatchNorm(use_running_average=False, momentum=BATCH_NORM_MOMENTUM)
+        where = mask.reshape(-1, 1, 1, 1)
+        outputs, changed = layer.apply(variables, images, mask=where, mutable=["batch_stats"])
+        return pool(outputs), changed
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def passes(function, variables, images):
+        def loss(params, images):
+            outputs, changed = function({**variables, "params": params}, images)
+            real = outputs[:6]
+            return jnp.sum(jnp.sin(real) * jnp.arange(1.0, real.size + 1).reshape(real.shape)), (
+                real,
+                changed,
+            )
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(variables["params"], images)
+
+    # A scale of exactly 0 makes all values of its channel ties: its images' gradient is 0 anyway.
+    found, expected = passes(fused, variables, images), passes(plain, variables, images)
+    np.testing.assert_allclose(found[0][0], expected[0][0], rtol=1e-4)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
+        (found[0][1], found[1][1], found[1][0]["bias"], found[1][0]["scale"][jnp.array([0, 1, 3])]),
+        (
+            expected[0][1],
+            expected[1][1],
+            expected[1][0]["bias"],
+            expected[1][0]["scale"][jnp.array([0, 1, 3])],
+        ),
+    )
 
 
 def test_crop_takes_the_border_off(variables):

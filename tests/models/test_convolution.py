@@ -53,6 +53,36 @@ def test_values_and_gradients_equal_those_of_lax(method, padding):
                 np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("stride", "padding"),
+    [(2, "SAME"), (2, "VALID"), (2, ((1, 1), (1, 1))), (3, ((0, 2), (1, 0)))],
+)
+def test_strided_convolutions_equal_those_of_lax(padding, stride):
+    """With torch's symmetric padding, too, which is not SAME once there is a stride."""
+    with jax.enable_x64(True):
+        for shape in ((9, 8, 3, 4, 3, 3), (8, 8, 2, 3, 1, 1)):
+            images, kernel = _arrays(shape)
+
+            def passes(images, kernel, method):
+                outputs, pull = jax.vjp(
+                    lambda *arrays: convolution(*arrays, padding, method, stride), images, kernel
+                )
+                return outputs, *pull(jnp.cos(outputs))
+
+            found, expected = (
+                jax.jit(passes, static_argnums=2)(images, kernel, method)
+                for method in ("auto", "lax")
+            )
+            for ours, theirs in zip(found, expected, strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("stride", "method"), [(0, "auto"), (2, "fourier")])
+def test_strides_that_are_not_there_are_refused(stride, method):
+    with pytest.raises(InputError, match=f"stride={stride}"):
+        convolution(*_arrays(SHAPES[0], np.float32), "SAME", method, stride)
+
+
 @pytest.mark.parametrize("method", PRODUCTS)
 def test_hessian_vector_products_equal_those_of_lax(method):
     with jax.enable_x64(True):

@@ -41,6 +41,7 @@ def _mlp():
     config.ensemble.size = 5
     config.ensemble.subset_fraction = 0.7
     config.regularizer.weight_decay = 0.01
+    config.optimizer.decay_mask = "kernels"
     return config
 
 

@@ -123,6 +123,10 @@ def test_batch_statistics_only_when_they_may_be_frozen():
         ("optimizer", {"name": "adam"}, "optimizer.name=adam"),
         ("optimizer", {"nesterov": True}, "nesterov=True"),
         ("train", {"compute_dtype": "bfloat16"}, "float32"),
+        ("augmentation", {"flip": True}, "augmentation.flip=True"),
+        ("augmentation", {"mixup": 0.2}, "augmentation.mixup=0.2"),
+        ("train", {"label_smoothing": 0.1}, "train.label_smoothing=0.1"),
+        ("optimizer", {"clip_norm": 1.0}, "optimizer.clip_norm=1.0"),
     ],
 )
 @pytest.mark.parametrize("each", [SENSITIVITY, CLASS_SENSITIVITY])

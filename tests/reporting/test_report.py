@@ -11,7 +11,8 @@ import pytest
 from memjax.errors import InputError
 from memjax.reporting.claims import VERDICTS, Claim, judge_all, not_judged
 from memjax.reporting.measurement import over_seeds
-from memjax.reporting.report import FigureResult, RunDescription, read_claims, write_report
+from memjax.reporting.report import read_claims, write_report
+from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.reporting.style import new_figure, save
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -92,9 +93,7 @@ def figures(tmp_path):
         status="failed",
         command="python -m memjax.reproduce --figures=2",
         seconds=1.0,
-        claims=[
-            not_judged(dataclasses.replace(claim, name="third", primary=False), "the figure failed")
-        ],
+        claims=[not_judged(third, "the figure failed")],
         error="no data set at <somewhere>",
     )
     return [done, failed]

@@ -3,14 +3,15 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from memjax.analysis.forward_pass import evaluate, inlined_jaxpr
+from memjax.analysis._jaxprs import evaluate, inlined_jaxpr, read_scan
 
+_KERNELS = {"dot_general": "dense", "conv_general_dilated": "conv", "gather": "lookup"}
 _ELEMENTWISE = frozenset({"add", "sub", "mul", "div", "add_any"})
 _REORDERINGS = frozenset({"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "rev"})
 
@@ -35,33 +36,41 @@ class Kernel:
     """An equation that multiplies activations with an exact view of one leaf.
 
     Attributes:
-      index: the equation's place in the jaxpr.
-      equation: a `dot_general` or a `conv_general_dilated`.
-      view: the leaf.
-      activation: which of the equation's two operands holds the activations.
+      place: the equation's place in the jaxpr; for one in the body of a scan that of the scan, then
+        that in the body.
+      equation: a `dot_general`, a `conv_general_dilated`, or a `gather` of rows (a lookup).
+      view: the leaf; in the body of a scan over it, one of its slices.
+      activation: which of the equation's two operands holds the activations (or indices).
+      scan_length: how often the body runs; None outside of scans.
+      is_stacked: whether the leaf is scanned over, so that each step has its own slice.
     """
 
-    index: int
+    place: tuple[int, ...]
     equation: Any
     view: View
     activation: int
+    scan_length: int | None = None
+    is_stacked: bool = False
 
     @property
-    def is_dense(self) -> bool:
-        return self.equation.primitive.name == "dot_general"
+    def kind(self) -> str:
+        """'dense', 'conv' or 'lookup'."""
+        return _KERNELS[self.equation.primitive.name]
 
     @property
     def layout(self) -> tuple[tuple, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Of a dense equation: the view's history, and its batch, contracted and free axes."""
-        contracting, batch = self.equation.params["dimension_numbers"]
-        side = 1 - self.activation
-        taken = {*contracting[side], *batch[side]}
-        free = [axis for axis in range(len(self.view.axes)) if axis not in taken]
-        named = [
-            tuple(self.view.axes[axis] for axis in axes)
-            for axes in (batch[side], contracting[side], free)
-        ]
-        return self.view.history, named[0], named[1], named[2]
+        """Of a matrix: the view's history, and its batch, contracted and free axes."""
+        all_axes = tuple(range(len(self.view.axes)))
+        if self.kind == "lookup":
+            named = ((), all_axes[:1], all_axes[1:])
+        else:
+            contracting, batch = self.equation.params["dimension_numbers"]
+            side = 1 - self.activation
+            taken = {*contracting[side], *batch[side]}
+            free = tuple(axis for axis in all_axes if axis not in taken)
+            named = (batch[side], contracting[side], free)
+        axes = [tuple(self.view.axes[axis] for axis in group) for group in named]
+        return self.view.history, axes[0], axes[1], axes[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,33 +125,16 @@ def find_param_uses(logits_fn: Callable, params: Any, images: Any) -> ParamUses:
     """
     one_image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     closed = inlined_jaxpr(logits_fn, params, one_image)
-    kernels: dict[int, list[Kernel]] = {}
-    elementwise: set[int] = set()
-    other: dict[int, str] = {}
-
-    def apply(index: int, equation: Any, operands: list[Any]) -> list[_Origin]:
-        origins = [x if isinstance(x, _Origin) else _Origin() for x in operands]
-        kernel = _kernel(index, equation, origins)
-        if kernel:
-            kernels.setdefault(kernel.view.leaf, []).append(kernel)
-            return [_Origin(from_images=True)]
-        origin = _result_origin(equation, origins, operands)
-        if origin.from_images and _has_derivative(equation):
-            used = [source for source in origins if source.leaves]
-            if equation.primitive.name in _ELEMENTWISE and all(source.view for source in used):
-                elementwise.update(*(source.leaves for source in used))
-            else:
-                for source in used:
-                    reason = source.primitive or equation.primitive.name
-                    other.update((leaf, other.get(leaf, reason)) for leaf in source.leaves)
-        return [origin] * len(equation.outvars)
-
+    found = _Found({}, set(), {})
     leaves = [_leaf_origin(leaf, aval) for leaf, aval in enumerate(closed.in_avals[:-1])]
     consts = [_Origin()] * len(closed.consts)
-    outputs = evaluate(closed.jaxpr, consts, [*leaves, _Origin(from_images=True)], apply)
+    outputs = evaluate(
+        closed.jaxpr, consts, [*leaves, _Origin(from_images=True)], found.follow_equation
+    )
     for output in outputs:
         if isinstance(output, _Origin):
-            other.update((leaf, output.primitive or "return") for leaf in output.leaves)
+            found.add_other(output, "return")
+    kernels, elementwise, other = found
     shared = {leaf for leaf, uses in kernels.items() if not _have_one_matrix(uses)}
     shared |= kernels.keys() & elementwise
     return ParamUses(
@@ -156,6 +148,97 @@ def find_param_uses(logits_fn: Callable, params: Any, images: Any) -> ParamUses:
         shared=frozenset(shared - other.keys()),
         other=other,
     )
+
+
+class _Found(NamedTuple):
+    """The uses found so far: leaf -> kernels; leaves; leaf -> primitive."""
+
+    kernels: dict[int, list[Kernel]]
+    elementwise: set[int]
+    other: dict[int, str]
+
+    def follow_equation(self, index: int, equation: Any, operands: list[Any]) -> list[_Origin]:
+        """Notes what an equation uses; returns the origins of its results."""
+        origins = _origins(operands)
+        if equation.primitive.name == "scan" and any(origin.from_images for origin in origins):
+            return self._follow_scan(index, equation, origins)
+        return self._follow((index,), equation, operands)
+
+    def _follow(
+        self,
+        place: tuple[int, ...],
+        equation: Any,
+        operands: list[Any],
+        scan_length: int | None = None,
+        stacked: frozenset[int] = frozenset(),
+    ) -> list[_Origin]:
+        origins = _origins(operands)
+        kernel = _kernel(place, equation, origins)
+        if kernel:
+            is_stacked = kernel.view.leaf in stacked
+            kernel = dataclasses.replace(kernel, scan_length=scan_length, is_stacked=is_stacked)
+            self.kernels.setdefault(kernel.view.leaf, []).append(kernel)
+            return [_Origin(from_images=True)]
+        origin = _result_origin(equation, origins, operands)
+        if origin.from_images and _has_derivative(equation):
+            used = [source for source in origins if source.leaves]
+            if equation.primitive.name in _ELEMENTWISE and all(source.view for source in used):
+                self.elementwise.update(*(source.leaves for source in used))
+            else:
+                for source in used:
+                    self.add_other(source, equation.primitive.name)
+        return [origin] * len(equation.outvars)
+
+    def _follow_scan(self, index: int, equation: Any, origins: list[_Origin]) -> list[_Origin]:
+        """Follows the leaves into the body of a scan, which is seen once for all of its steps."""
+        scan = read_scan(equation)
+        first, last = scan.num_consts, scan.num_consts + scan.num_carry
+        for origin in origins[first:last]:  # a learned first state counts as an offset
+            if origin.view:
+                self.elementwise.update(origin.leaves)
+            else:
+                self.add_other(origin, "scan")
+        inputs = [
+            *origins[:first],
+            *[_Origin(from_images=True)] * scan.num_carry,
+            *(_slice_origin(origin) for origin in origins[last:]),
+        ]
+        stacked = frozenset().union(*(origin.leaves for origin in origins[last:]))
+
+        def follow(inner: int, inner_equation: Any, operands: list[Any]) -> list[_Origin]:
+            place = (index, inner)
+            return self._follow(place, inner_equation, operands, scan.length, stacked)
+
+        body = scan.body
+        results = evaluate(body.jaxpr, [_Origin()] * len(body.consts), inputs, follow)
+        for result in results:
+            if isinstance(result, _Origin):
+                self.add_other(result, "scan")
+        # A leaf that is scanned over and constant at once has no one form.
+        for origin in origins[:last]:
+            for leaf in origin.leaves & stacked:
+                self.other.setdefault(leaf, "scan")
+        return [_Origin(from_images=True)] * len(equation.outvars)
+
+    def add_other(self, origin: _Origin, primitive: str) -> None:
+        """Notes leaves that are used in a way that has no rule."""
+        for leaf in origin.leaves:
+            self.other.setdefault(leaf, origin.primitive or primitive)
+
+
+def _origins(operands: list[Any]) -> list[_Origin]:
+    return [x if isinstance(x, _Origin) else _Origin() for x in operands]
+
+
+def _slice_origin(origin: _Origin) -> _Origin:
+    """Returns the origin of one slice along the first axis."""
+    view = origin.view
+    if view is not None and not view.is_exact:
+        view = dataclasses.replace(view, axes=view.axes[1:])
+    elif view is not None:
+        step = ("scan", view.axes[0])
+        view = dataclasses.replace(view, axes=view.axes[1:], history=(*view.history, step))
+    return dataclasses.replace(origin, view=view)
 
 
 def _leaf_origin(leaf: int, aval: Any) -> _Origin:
@@ -214,10 +297,10 @@ def _next_view(equation: Any, origins: list[_Origin], operands: list[Any]) -> Vi
     return dataclasses.replace(view, is_exact=False) if name in _ELEMENTWISE else None
 
 
-def _kernel(index: int, equation: Any, origins: list[_Origin]) -> Kernel | None:
+def _kernel(place: tuple[int, ...], equation: Any, origins: list[_Origin]) -> Kernel | None:
     """Returns the kernel if the equation multiplies activations with an exact view."""
     name, parameters = equation.primitive.name, equation.params
-    if name not in ("dot_general", "conv_general_dilated"):
+    if name not in _KERNELS:
         return None
     activation = 1 if origins[0].leaves else 0
     view = origins[1 - activation].view
@@ -225,13 +308,26 @@ def _kernel(index: int, equation: Any, origins: list[_Origin]) -> Kernel | None:
         return None
     if name == "conv_general_dilated" and (activation or parameters["batch_group_count"] != 1):
         return None
-    return Kernel(index, equation, view, activation)
+    if name == "gather" and not (activation and _takes_rows(equation)):
+        return None
+    return Kernel(place, equation, view, activation)
+
+
+def _takes_rows(equation: Any) -> bool:
+    """Whether a gather takes whole slices along the first axis, as `table[indices]` does."""
+    numbers, shape = equation.params["dimension_numbers"], equation.invars[0].aval.shape
+    return (
+        numbers.collapsed_slice_dims == (0,)
+        and numbers.start_index_map == (0,)
+        and not numbers.operand_batching_dims
+        and equation.params["slice_sizes"] == (1, *shape[1:])
+    )
 
 
 def _have_one_matrix(uses: Sequence[Kernel]) -> bool:
     if len(uses) == 1:
         return True
-    if not all(use.is_dense for use in uses):
+    if any(use.kind == "conv" for use in uses):
         return False
     history, batch, contracted, free = uses[0].layout
     allowed = [(history, batch, contracted, free)]

@@ -7,15 +7,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from memjax.analysis._precision import widened
+
 # A sum over window places costs about this many multiply-adds of a matrix product, for each term.
 _SUM_COST = 8
 
 
 class ConvFactors:
-    """The shapes of one `conv_general_dilated` equation with a batch of 1.
+    """The shapes of one `conv_general_dilated` equation in the forward pass of one example.
 
-    For every group of features, the gradient of the kernel is the sum over positions (places of
-    the window) of the outer product of a patch and the derivative by the output there.
+    Its batch is 1, or what was folded into it (views, frames, patches of the one example): that is
+    one more axis of places, along which the window is 1. For every group of features, the gradient
+    of the kernel is the sum over positions (places of the window) of the outer product of a patch
+    and the derivative by the output there.
 
     Attributes:
       groups: feature groups.
@@ -30,25 +34,24 @@ class ConvFactors:
         self._dimensions = equation.params["dimension_numbers"]
         images, kernel = (variable.aval.shape for variable in equation.invars)
         output = equation.outvars[0].aval.shape
-        self._window = [kernel[axis] for axis in self._dimensions.rhs_spec[2:]]
-        self._output = [output[axis] for axis in self._dimensions.out_spec[2:]]
-        self._padding = [
-            (low, high, dilation - 1)
-            for (low, high), dilation in zip(
-                self._params["padding"], self._params["lhs_dilation"], strict=True
-            )
-        ]
+        self._window = [1, *(kernel[axis] for axis in self._dimensions.rhs_spec[2:])]
+        out_spec = self._dimensions.out_spec
+        self._output = [output[axis] for axis in (out_spec[0], *out_spec[2:])]
+        self._strides = [1, *self._params["window_strides"]]
+        self._dilation = [1, *self._params["rhs_dilation"]]
+        padding = zip(self._params["padding"], self._params["lhs_dilation"], strict=True)
+        self._padding = [(0, 0, 0), *((low, high, step - 1) for (low, high), step in padding)]
+        lhs_spec = self._dimensions.lhs_spec
+        sizes = [images[axis] for axis in (lhs_spec[0], *lhs_spec[2:])]
         self._padded = [
             low + high + size + (size - 1) * interior
-            for size, (low, high, interior) in zip(
-                (images[axis] for axis in self._dimensions.lhs_spec[2:]), self._padding, strict=True
-            )
+            for size, (low, high, interior) in zip(sizes, self._padding, strict=True)
         ]
         self.groups = self._params["feature_group_count"]
         self.positions = math.prod(self._output)
-        self.channels = images[self._dimensions.lhs_spec[1]] // self.groups
+        self.channels = images[lhs_spec[1]] // self.groups
         self.patch_size = math.prod(self._window) * self.channels
-        self.features = output[self._dimensions.out_spec[1]] // self.groups
+        self.features = output[out_spec[1]] // self.groups
         self.pixels = math.prod(self._padded)
 
     def gram_work(self) -> int:
@@ -61,7 +64,7 @@ class ConvFactors:
         return self.groups * work
 
     def patches(self, images: jax.Array) -> jax.Array:
-        """Returns the patches [groups positions patch_size] of images [1 ...]."""
+        """Returns the patches [groups positions patch_size] of the images of one example."""
         patches = self._padded_image(images)
         num_axes = len(self._window)
         for axis in range(num_axes):
@@ -77,9 +80,9 @@ class ConvFactors:
         window, one spatial axis after the other.
         """
         num_axes = len(self._window)
-        image = self._padded_image(images).reshape(self.pixels, self.groups, self.channels)
-        dtype = jnp.promote_types(image.dtype, jnp.float32)
-        gram = jnp.einsum("pgc,qgc->gpq", image, image, preferred_element_type=dtype)
+        image = widened(self._padded_image(images))
+        image = image.reshape(self.pixels, self.groups, self.channels)
+        gram = jnp.einsum("pgc,qgc->gpq", image, image, precision="highest")
         gram = gram.reshape(self.groups, *self._padded, *self._padded)
         for axis in range(num_axes):
             rows = self._shifted(gram, axis, 1 + axis, 1 + num_axes + axis)
@@ -87,7 +90,7 @@ class ConvFactors:
         return gram.reshape(self.groups, self.positions, self.positions)
 
     def cotangents(self, outputs: jax.Array) -> jax.Array:
-        """Returns the derivative by the output, [1 ...], as [groups positions features]."""
+        """Returns the derivative by the output as [groups positions features]."""
         spec = self._dimensions.out_spec
         outputs = outputs.transpose(spec[0], *spec[2:], spec[1])
         outputs = outputs.reshape(self.positions, self.groups, self.features)
@@ -95,13 +98,12 @@ class ConvFactors:
 
     def _padded_image(self, images: jax.Array) -> jax.Array:
         spec = self._dimensions.lhs_spec
-        image = images.transpose(spec[0], *spec[2:], spec[1])[0]
+        image = images.transpose(spec[0], *spec[2:], spec[1])
         return lax.pad(image, jnp.zeros((), image.dtype), [*self._padding, (0, 0, 0)])
 
     def _shifted(self, array: jax.Array, spatial_axis: int, *axes: int) -> list[jax.Array]:
         """Returns, for every place of the window along one axis, the elements there."""
-        stride = self._params["window_strides"][spatial_axis]
-        dilation = self._params["rhs_dilation"][spatial_axis]
+        stride, dilation = self._strides[spatial_axis], self._dilation[spatial_axis]
         length = (self._output[spatial_axis] - 1) * stride + 1
         shifted = []
         for place in range(self._window[spatial_axis]):

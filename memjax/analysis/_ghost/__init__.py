@@ -1,0 +1,1 @@
+"""Norms and inner products of per-example gradients that are never formed."""
