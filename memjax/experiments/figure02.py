@@ -123,7 +123,7 @@ def _smoother(table: pd.DataFrame, data: str) -> pd.Series:
         }
         for name in ("initial", data)
     }
-    shared = sorted(set(rows["initial"]) & set(rows[data]))
+    shared = [seed for seed in rows["initial"] if seed in rows[data]]
     if not shared:
         raise NotMeasurable(f"no network has filters in both initial and {data}")
     return pd.Series(

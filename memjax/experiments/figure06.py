@@ -182,8 +182,9 @@ def _log_times(rows: pd.DataFrame, by: list[str] | None = None) -> tuple[pd.Seri
     """Returns log2 epochs to fit as bounds: the evaluations before and after; inf if censored."""
     times = rows.set_index(by or ["seed"])
     with np.errstate(divide="ignore"):
-        lower = np.log2(times["epochs_before"].astype(float))
-    return lower, np.log2(times["epochs_to_fit"].astype(float)).fillna(np.inf)
+        lower = np.log2(times["epochs_before"].to_numpy(float))
+    upper = np.log2(times["epochs_to_fit"].fillna(np.inf).to_numpy(float))
+    return pd.Series(lower, index=times.index), pd.Series(upper, index=times.index)
 
 
 def _minus(

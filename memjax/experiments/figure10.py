@@ -102,10 +102,13 @@ def alt_text(table: pd.DataFrame, context: Context) -> str:
 def measure_capped(table: pd.DataFrame, technique: str, strength: float) -> Measurement:
     """Score at one strength: training accuracy on randY that it takes away, minus its price."""
     rows = _by_setting(table)
-    means = rows.groupby(["technique", "strength", "seed"])[["memorized", "validation"]].mean()
-    if (technique, strength) not in means.index.droplevel("seed"):
-        raise NotMeasurable(f"the table has no {technique} at {strength:g}")
-    plain, chosen = means.loc[("none", 0.0)], means.loc[(technique, strength)]
+    plain, chosen = (
+        part.groupby("seed")[["memorized", "validation"]].mean()
+        for part in (
+            select(rows, technique="none"),
+            select(rows, technique=technique, strength=strength),
+        )
+    )
     lost = (plain["validation"] - chosen["validation"]).clip(lower=0)
     return over_seeds(plain["memorized"] - chosen["memorized"] - PRICE * lost)
 
