@@ -24,7 +24,7 @@ from memjax.reporting.figures import (
     seeds_phrase,
 )
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
-from memjax.reporting.style import level_style, new_figure
+from memjax.reporting.style import new_figure, share_style
 
 NAME = "figure05"
 TITLE = "Figure 5: does noise need capacity?"
@@ -62,8 +62,8 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 def draw_capacity(ax: Axes, rows: pd.DataFrame) -> None:
     """Draws best validation accuracy over width for each level of one kind of noise."""
     levels = sorted(rows["level"].unique())
-    for place, level in enumerate(levels):
-        style = level_style(place, len(levels)) | {"markevery": 1}
+    for level in levels:
+        style = share_style(level) | {"markevery": 1}
         at_level = rows[rows["level"] == level]
         draw_mean_and_range(
             ax, at_level, "width", "best_validation_accuracy", style, percent(level)

@@ -21,7 +21,7 @@ from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend, listed, number_log_axis, percent, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
-from memjax.reporting.style import level_style, new_figure
+from memjax.reporting.style import new_figure, share_style
 
 NAME = "figure06"
 TITLE = "Figure 6: how long does it take to fit noise?"
@@ -70,9 +70,9 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
     for ax, (panel, x) in zip(axes[0], PANELS.items(), strict=True):
         rows = select(table, panel=panel)
         levels = sorted(rows["level"].unique())
-        for place, level in enumerate(levels):
+        for level in levels:
             at_level = rows[rows["level"] == level]
-            _draw_times(ax, at_level, x, level_style(place, len(levels)), percent(level))
+            _draw_times(ax, at_level, x, share_style(level), percent(level))
         values = sorted(rows[x].unique())
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
@@ -88,10 +88,14 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 
 
 def _draw_times(ax: Axes, rows: pd.DataFrame, x: str, style: dict, label: str) -> None:
-    """Draws the median over seeds as a line, every run as a point, censored ones hollow."""
+    """Draws the median over seeds as a line, every run as a point, censored ones hollow.
+
+    The line goes only where more than half of the runs were seen to fit: there the median is known.
+    """
     censored = rows["epochs_to_fit"].isna()
     times = rows["epochs_to_fit"].fillna(rows["epochs_run"])
     median = times.groupby(rows[x]).median()
+    median = median.where(censored.groupby(rows[x]).mean() < 0.5)
     ax.plot(median.index, median, label=label, linewidth=1.6, markersize=4.5, **style)
     seen = {"color": style["color"], "linestyle": "none", "alpha": 0.6, "markersize": 3}
     ax.plot(rows[x][~censored], times[~censored], marker=style["marker"], **seen)
@@ -110,7 +114,8 @@ def caption(table: pd.DataFrame, context: Context) -> str:
     ]
     return (
         f"{context.setup}. Epochs until every training example is right ({sizes[0]}; "
-        f"{sizes[1]}); median (line) over {seeds_phrase(table)}, every run a point. Hollow "
+        f"{sizes[1]}); median (line, where it is known) over {seeds_phrase(table)}, every run a "
+        "point. Hollow "
         f"triangles: {table['epochs_to_fit'].isna().sum()} of {len(table)} runs that had not got "
         "there when they were stopped; their time is longer than drawn."
     )

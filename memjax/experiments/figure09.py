@@ -15,7 +15,7 @@ from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, final, select, values_at
 from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.claims import Claim
-from memjax.reporting.figures import add_legend_below, draw_bounds, seeds_phrase
+from memjax.reporting.figures import add_legend_below, draw_mean_and_range, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure, series_style
 
@@ -52,7 +52,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
     for ax, (split, words) in zip(axes[0], SPLITS.items(), strict=True):
         for place, data in enumerate(DATA):
             rows = select(table, split=split, data=data)
-            draw_bounds(ax, rows, "epoch", "csr_lower", "csr_upper", series_style(place), data)
+            draw_mean_and_range(ax, rows, "epoch", "csr_lower", series_style(place), data)
         ax.set(title=words, xlabel="epochs", ylabel="critical sample ratio", ylim=(-0.02, 1.02))
     add_legend_below(figure, *axes[0, 0].get_legend_handles_labels())
     return figure
@@ -60,11 +60,11 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds and radius."""
-    radii = ", ".join(f"{radius:.3g}" for radius in sorted(table["radius"].unique()))
+    radii = ", ".join(f"{255 * radius:.3g}/255" for radius in sorted(table["radius"].unique()))
     return (
         f"{context.setup}. Share of examples with another predicted class within max-norm "
-        f"distance {radii} of [0, 1], found by search (line, a lower bound) up to what is not "
-        f"certified safe (thin dots, an upper bound); means over {seeds_phrase(table)}."
+        f"distance {radii}, found by searches; mean (line) and range (band) over "
+        f"{seeds_phrase(table)}."
     )
 
 

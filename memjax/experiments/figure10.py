@@ -52,7 +52,8 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
     """Draws validation accuracy on real data against training accuracy on randY."""
     figure, axes = new_figure(width=6.6, height=4.6)
     ax = axes[0, 0]
-    means = _by_setting(table).groupby(SETTING)[["memorized", "validation"]].mean().reset_index()
+    runs = _by_setting(table).groupby(SETTING)[["memorized", "validation"]]
+    means = runs.mean().join(runs.std().fillna(0.0), rsuffix="_spread").reset_index()
     plain = means[means["technique"] == "none"]
     for place, technique in enumerate(TECHNIQUES):
         rows = means[means["technique"] == technique]
@@ -64,6 +65,13 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
         else:
             rows = pd.concat([plain, rows.sort_values("strength")])
         ax.plot(rows["memorized"], rows["validation"], label=technique, **look)
+        spread = {"xerr": rows["memorized_spread"], "yerr": rows["validation_spread"]}
+        bars = {"fmt": "none", "ecolor": look["color"], "elinewidth": 0.8, "alpha": 0.6}
+        ax.errorbar(rows["memorized"], rows["validation"], **spread, **bars)
+        for _, row in rows[rows["technique"] == technique].iterrows():
+            place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7}
+            words = f"{row['strength']:g}"
+            ax.annotate(words, (row["memorized"], row["validation"]), **place, color=look["color"])
     star = {"marker": "*", "markersize": 14, "color": "black", "linestyle": "none"}
     ax.plot(plain["memorized"], plain["validation"], label="no regulariser", **star)
     ax.set(xlabel="final training accuracy on random labels (randY): memorized")
@@ -81,8 +89,8 @@ def caption(table: pd.DataFrame, context: Context) -> str:
     )
     return (
         f"{context.setup}. Each marker is one strength ({words}), joined in order of "
-        f"strength from no regulariser (star); means over {seeds_phrase(table)}. Upper left is "
-        "best."
+        "strength from no regulariser (star), the strength beside it; mean and standard deviation "
+        f"over {seeds_phrase(table)}. Upper left is best."
     )
 
 

@@ -4,6 +4,8 @@ Selected settings of the regularisers of figure 10. Plotted: training loss over 
 labels (randY, left) and on real data (right). What matters is the vertical order of the curves.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import scipy.stats
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from memjax.experiments import fit, kinds
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
+from memjax.experiments.scales import TECHNIQUES
 from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.claims import Claim
 from memjax.reporting.figures import (
@@ -59,16 +62,23 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
     figure, axes = new_figure(columns=2, width=4.6, height=3.9)
     settings = sorted(table.groupby(SETTING).size().index, key=lambda s: (s[0] != "none", s))
     for ax, (data, words) in zip(axes[0], DATA.items(), strict=True):
-        for place, (technique, strength) in enumerate(settings):
+        for technique, strength in settings:
             rows = select(table, data=data)
             rows = rows[(rows["technique"] == technique) & (rows["strength"] == strength)]
             label = technique if technique == "none" else f"{technique} {strength:g}"
-            draw_mean_and_range(ax, rows, "epoch", "train_loss", series_style(place), label)
+            draw_mean_and_range(ax, rows, "epoch", "train_loss", _look(technique), label)
         ax.set(title=words, xlabel="epochs", ylabel="training loss (nats, log scale)")
         ax.set_yscale("log")
         number_log_axis(ax.yaxis)
     add_legend_below(figure, *axes[0, 0].get_legend_handles_labels())
     return figure
+
+
+def _look(technique: str) -> dict[str, Any]:
+    """Returns the look that figure 10 has for a technique; no regulariser is black there too."""
+    if technique == "none":
+        return series_style(0) | {"color": "black", "marker": "*"}
+    return series_style(list(TECHNIQUES).index(technique))
 
 
 def caption(table: pd.DataFrame, context: Context) -> str:

@@ -15,7 +15,7 @@ from memjax.experiments.rows import select
 from memjax.experiments.study_runs import StudyRuns
 from memjax.passes.base import Options
 from memjax.reporting.claims import Claim
-from memjax.reporting.figures import add_legend, draw_bounds, listed, seeds_phrase
+from memjax.reporting.figures import add_legend, draw_mean_and_range, listed, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure, series_style
 
@@ -53,9 +53,11 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
     ax = axes[0, 0]
     for place, data in enumerate(DATA):
         style = series_style(place) | {"markevery": 1}
-        draw_bounds(ax, select(table, data=data), "radius", "csr_lower", "csr_upper", style, data)
+        rows = select(table, data=data)
+        rows = rows.assign(radius=255 * rows["radius"])
+        draw_mean_and_range(ax, rows, "radius", "csr_lower", style, data)
     ax.set_xscale("log")
-    ax.set(xlabel="radius (max-norm, pixels in [0, 1], log scale)", ylim=(-0.02, 1.02))
+    ax.set(xlabel="radius (max-norm, n/255, log scale)", ylim=(-0.02, 1.02))
     ax.set_ylabel("critical sample ratio (validation)")
     add_legend(ax)
     return figure
@@ -63,12 +65,11 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds and radii."""
-    radii = listed(f"{radius:.3g}" for radius in sorted(table["radius"].unique()))
+    radii = listed(f"{255 * radius:.3g}/255" for radius in sorted(table["radius"].unique()))
     return (
         f"{context.setup}. Share of validation examples with another predicted class "
-        f"within radius {radii}, at the end of training, found by search (line, a lower bound) up "
-        f"to what is not certified safe (thin dots, an upper bound); means over "
-        f"{seeds_phrase(table)}."
+        f"within radius {radii}, at the end of training, found by searches; mean (line) and range "
+        f"(band) over {seeds_phrase(table)}."
     )
 
 
