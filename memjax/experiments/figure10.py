@@ -53,7 +53,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
     figure, axes = new_figure(width=6.6, height=4.6)
     ax = axes[0, 0]
     runs = _by_setting(table).groupby(SETTING)[["memorized", "validation"]]
-    means = runs.mean().join(runs.std().fillna(0.0), rsuffix="_spread").reset_index()
+    means = runs.mean().join(runs.std().fillna(0.0).add_suffix("_spread")).reset_index()
     plain = means[means["technique"] == "none"]
     for place, technique in enumerate(TECHNIQUES):
         rows = means[means["technique"] == technique]
