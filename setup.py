@@ -23,6 +23,8 @@ TEST = [
     "equinox>=0.13",
 ]
 
+DOCS = ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30"]
+
 setup(
     name="memjax",
     version=VERSION,
@@ -37,6 +39,7 @@ setup(
         "memjax.configs.sweeps",
     ],
     # The configs lie at the top for people to read, and travel inside the wheel.
+    package_data={"memjax.auditing": ["page.html"]},
     package_dir={"memjax.configs": "configs", "memjax.configs.sweeps": "configs/sweeps"},
     install_requires=[
         "jax>=0.10",
@@ -59,7 +62,8 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.14", "mypy>=1.15", "pandas-stubs"],
+        "docs": DOCS,
+        "dev": [*TEST, *DOCS, "ruff>=0.14", "mypy>=1.15", "pandas-stubs"],
         "gcs": ["gcsfs>=2025.2"],  # --workdir=gs://; brings google-cloud-storage, which orbax uses
         "tensorboard": ["tensorboardX>=2.6"],
         "prepare": ["tensorflow>=2.18"],

@@ -3,7 +3,7 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["load_run"]
+__all__ = ["audit_labels", "load_run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -12,4 +12,8 @@ def __getattr__(name: str) -> Any:
         from memjax.loading import load_run
 
         return load_run
+    if name == "audit_labels":
+        from memjax.auditing.arrays import audit_labels
+
+        return audit_labels
     raise AttributeError(f"module 'memjax' has no attribute {name!r}")

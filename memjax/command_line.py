@@ -272,7 +272,10 @@ def run_entry_point(main: Callable[[], None]) -> None:
             distributed.leave(code)
         sys.exit(code)
 
-    app.run(guarded, flags_parser=parse)
+    try:
+        app.run(guarded, flags_parser=parse)
+    except KeyboardInterrupt:  # while the config file was read
+        fail(InputError("interrupted"), 130)
 
 
 def _check_buckets() -> None:

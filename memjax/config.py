@@ -178,6 +178,9 @@ class Ensemble:
     size: int = _integer(1, 1)
     # Each member trains on its own random subset of this size (Feldman and Zhang 2020).
     subset_fraction: float = _number(1.0, 0.0, 1.0, open_low=True)
+    # Every example is left out by as many members as any other, to one; a member is then no longer
+    # the run with its seed alone. Else some example is in all subsets, or in none.
+    balanced: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,6 +91,11 @@ EFFECTS: dict[str, Effect] = {
         lambda values: values["dataset.num_train"] > 0 or values["dataset.num_validation"] != 0,
         ("dataset.num_train", "dataset.num_validation"),
     ),
+    "ensemble.balanced": Effect(
+        "for members that are trained on subsets",
+        lambda values: values["ensemble.size"] > 1 and values["ensemble.subset_fraction"] < 1,
+        ("ensemble.size", "ensemble.subset_fraction"),
+    ),
     "corruption.fraction": _CORRUPTS,
     "corruption.seed": _CORRUPTS,
     "corruption.transition": Effect(

@@ -19,7 +19,7 @@ from memjax.models.adapters import Model
 from memjax.runtime.checkpoints import Checkpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
-from memjax.runtime.workdir import difference, is_being_cleared, read_json
+from memjax.runtime.workdir import difference, is_being_cleared, read_config, read_group
 from memjax.training.dynamics import parts_of, read_dynamics
 from memjax.training.point_folder import DERIVED, config_document
 from memjax.training.setup import Setup, abstract_saved, member_subsets, prepare
@@ -129,8 +129,8 @@ class Run:
 
     def __init__(self, workdir: epath.PathLike, **overrides: Any):
         self.workdir = epath.Path(workdir)
-        document = read_json(self.workdir / "config.json")
-        if not isinstance(document, dict) or not {"science", "run"} <= set(document):
+        document = read_config(self.workdir)
+        if not isinstance(document.get("run"), dict):
             raise InputError(f"{self.workdir / 'config.json'}: not that of a memjax run")
         if is_being_cleared(self.workdir):
             raise InputError(f"{self.workdir}: an --overwrite was interrupted; start the run again")
@@ -158,12 +158,11 @@ class Run:
     @functools.cached_property
     def _stores(self) -> tuple[str, list[tuple[epath.Path, Checkpoints]]]:
         """The run's name among the rows of its checkpoints, and where these are."""
-        path, folders, name = self.workdir / "group.json", [self.workdir], ""
-        if path.exists():  # a point of a sweep
-            group = read_json(path)
-            folders = [self.workdir.parent.parent / "groups" / each for each in group["groups"]]
+        folders = [self.workdir]
+        groups, name = read_group(self.workdir)
+        if name:  # a point of a sweep
+            folders = [self.workdir.parent.parent / "groups" / each for each in groups]
             folders = [folder for folder in folders if (folder / "checkpoints").exists()]
-            name = group["name"]
         return name, [(folder, Checkpoints(folder, read_only=True)) for folder in folders]
 
     @functools.cached_property

@@ -2,9 +2,14 @@
 
 import pytest
 
-from tests import faults
+from tests import damage, faults
 
 
-@pytest.mark.parametrize("name", ["ensemble", "damage"])
-def test_what_is_disturbed_ends_as_if_it_had_not_been(name):
-    assert faults.campaign(rounds=2, seed=1, names=[name]) == 0
+def test_an_ensemble_that_is_disturbed_ends_as_if_it_had_not_been():
+    assert faults.campaign(rounds=1, seed=1, names=["ensemble"]) == 0
+
+
+@pytest.mark.parametrize(("kind", "every"), [("run", 19), ("sweep", 37)])
+def test_what_is_damaged_is_mended_or_said_and_never_deleted(kind, every):
+    """Some of the damages that `python -m tests.damage` does."""
+    assert damage.campaign(every=every, kinds=[kind]) == 0

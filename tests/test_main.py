@@ -181,7 +181,7 @@ def test_a_finished_run_goes_on_with_more_epochs_and_ends_as_one_that_had_them(
 
 def test_members_of_an_ensemble_that_diverge_are_named_and_the_others_end_as_alone(tmp_path):
     """At this rate some seeds are lost at once, and others are not."""
-    flags = ["--config.optimizer.learning_rate=60", "--config.train.num_epochs=4"]
+    flags = ["--config.optimizer.learning_rate=1e5", "--config.train.num_epochs=4"]
     ensemble = tmp_path / "ensemble"
     finished = main(ensemble, *flags, "--config.ensemble.size=6")
     steps = json.loads((ensemble / "summary.json").read_text())["diverged_at_step"]

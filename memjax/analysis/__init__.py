@@ -1,1 +1,260 @@
-"""Per-example quantities: pure functions of (logits_fn, params, images, labels)."""
+"""Per-example quantities: pure functions of (logits_fn, params, images, labels).
+
+The public functions are here by name, each imported with its module at its first use.
+
+Example:
+  >>> from memjax import analysis
+  >>> round(float(analysis.gini([0.0, 0.0, 1.0])), 3)
+  0.667
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memjax.analysis.attribution import (
+        example_attribution as example_attribution,
+    )
+    from memjax.analysis.attribution import (
+        self_influence as self_influence,
+    )
+    from memjax.analysis.attribution_trust import (
+        linear_datamodeling_score as linear_datamodeling_score,
+    )
+    from memjax.analysis.critical import (
+        critical_bounds as critical_bounds,
+    )
+    from memjax.analysis.critical import (
+        critical_bounds_over_radii as critical_bounds_over_radii,
+    )
+    from memjax.analysis.critical import (
+        critical_radius as critical_radius,
+    )
+    from memjax.analysis.critical import (
+        critical_sample_ratio as critical_sample_ratio,
+    )
+    from memjax.analysis.critical import (
+        lass as lass,
+    )
+    from memjax.analysis.critical import (
+        pgd as pgd,
+    )
+    from memjax.analysis.difficulty import (
+        agreement as agreement,
+    )
+    from memjax.analysis.difficulty import (
+        aum as aum,
+    )
+    from memjax.analysis.difficulty import (
+        first_epoch_learned as first_epoch_learned,
+    )
+    from memjax.analysis.difficulty import (
+        forgetting_events as forgetting_events,
+    )
+    from memjax.analysis.difficulty import (
+        loss_trajectory as loss_trajectory,
+    )
+    from memjax.analysis.difficulty import (
+        probability_correct as probability_correct,
+    )
+    from memjax.analysis.filters import (
+        filter_quality as filter_quality,
+    )
+    from memjax.analysis.filters import (
+        first_layer as first_layer,
+    )
+    from memjax.analysis.filters import (
+        first_layer_filters as first_layer_filters,
+    )
+    from memjax.analysis.filters import (
+        rank_against_initial as rank_against_initial,
+    )
+    from memjax.analysis.gradient_products import projected_gradients as projected_gradients
+    from memjax.analysis.gradients import (
+        gradient_norms as gradient_norms,
+    )
+    from memjax.analysis.gradients import (
+        per_example_gradients as per_example_gradients,
+    )
+    from memjax.analysis.influence import influence_functions as influence_functions
+    from memjax.analysis.input_gradients import (
+        input_gradient_norms as input_gradient_norms,
+    )
+    from memjax.analysis.input_gradients import (
+        input_loss_curvature as input_loss_curvature,
+    )
+    from memjax.analysis.jacobians import (
+        empirical_ntk as empirical_ntk,
+    )
+    from memjax.analysis.jacobians import (
+        extended_data_jacobian as extended_data_jacobian,
+    )
+    from memjax.analysis.jacobians import (
+        extended_data_jacobian_spectra as extended_data_jacobian_spectra,
+    )
+    from memjax.analysis.jacobians import (
+        input_jacobians as input_jacobians,
+    )
+    from memjax.analysis.jacobians import (
+        jacobian_norms as jacobian_norms,
+    )
+    from memjax.analysis.jacobians import (
+        jacobian_singular_values as jacobian_singular_values,
+    )
+    from memjax.analysis.jacobians import (
+        parameter_jacobian_norms as parameter_jacobian_norms,
+    )
+    from memjax.analysis.losses import softmax_cross_entropy as softmax_cross_entropy
+    from memjax.analysis.memorization import (
+        cross_influence as cross_influence,
+    )
+    from memjax.analysis.memorization import (
+        leave_one_out_ridge as leave_one_out_ridge,
+    )
+    from memjax.analysis.memorization import (
+        memorization_scores as memorization_scores,
+    )
+    from memjax.analysis.memorization import (
+        top_influence_pairs as top_influence_pairs,
+    )
+    from memjax.analysis.microbatch import (
+        over_devices as over_devices,
+    )
+    from memjax.analysis.microbatch import (
+        over_microbatches as over_microbatches,
+    )
+    from memjax.analysis.scores import (
+        el2n as el2n,
+    )
+    from memjax.analysis.scores import (
+        entropy as entropy,
+    )
+    from memjax.analysis.scores import (
+        example_scores as example_scores,
+    )
+    from memjax.analysis.scores import (
+        margin as margin,
+    )
+    from memjax.analysis.sensitivity import loss_sensitivity as loss_sensitivity
+    from memjax.analysis.sensitivity import run_sgd as run_sgd
+    from memjax.analysis.sharpness import (
+        hessian_eigenvalue as hessian_eigenvalue,
+    )
+    from memjax.analysis.sharpness import (
+        hessian_trace as hessian_trace,
+    )
+    from memjax.analysis.statistics import (
+        binomial_null as binomial_null,
+    )
+    from memjax.analysis.statistics import (
+        bootstrap_interval as bootstrap_interval,
+    )
+    from memjax.analysis.statistics import (
+        cliffs_delta as cliffs_delta,
+    )
+    from memjax.analysis.statistics import (
+        gini as gini,
+    )
+    from memjax.analysis.statistics import (
+        mean_difference_interval as mean_difference_interval,
+    )
+    from memjax.analysis.statistics import (
+        overdispersion as overdispersion,
+    )
+
+# Module -> what it makes public.
+_PUBLIC = {
+    "attribution": (
+        "example_attribution",
+        "self_influence",
+    ),
+    "attribution_trust": ("linear_datamodeling_score",),
+    "critical": (
+        "critical_bounds",
+        "critical_bounds_over_radii",
+        "critical_radius",
+        "critical_sample_ratio",
+        "lass",
+        "pgd",
+    ),
+    "difficulty": (
+        "agreement",
+        "aum",
+        "first_epoch_learned",
+        "forgetting_events",
+        "loss_trajectory",
+        "probability_correct",
+    ),
+    "filters": (
+        "filter_quality",
+        "first_layer",
+        "first_layer_filters",
+        "rank_against_initial",
+    ),
+    "gradient_products": ("projected_gradients",),
+    "gradients": (
+        "gradient_norms",
+        "per_example_gradients",
+    ),
+    "influence": ("influence_functions",),
+    "input_gradients": (
+        "input_gradient_norms",
+        "input_loss_curvature",
+    ),
+    "jacobians": (
+        "empirical_ntk",
+        "extended_data_jacobian",
+        "extended_data_jacobian_spectra",
+        "input_jacobians",
+        "jacobian_norms",
+        "jacobian_singular_values",
+        "parameter_jacobian_norms",
+    ),
+    "losses": ("softmax_cross_entropy",),
+    "memorization": (
+        "cross_influence",
+        "leave_one_out_ridge",
+        "memorization_scores",
+        "top_influence_pairs",
+    ),
+    "microbatch": (
+        "over_devices",
+        "over_microbatches",
+    ),
+    "scores": (
+        "el2n",
+        "entropy",
+        "example_scores",
+        "margin",
+    ),
+    "sensitivity": (
+        "loss_sensitivity",
+        "run_sgd",
+    ),
+    "sharpness": (
+        "hessian_eigenvalue",
+        "hessian_trace",
+    ),
+    "statistics": (
+        "binomial_null",
+        "bootstrap_interval",
+        "cliffs_delta",
+        "gini",
+        "mean_difference_interval",
+        "overdispersion",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily: `import memjax` stays quick, and training takes a step of LASS without all the rest.
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'memjax.analysis' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"memjax.analysis.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

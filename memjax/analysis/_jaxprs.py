@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from memjax.analysis.max_pool import max_pool
+from memjax.analysis._max_pool import max_pool
 from memjax.errors import InputError
 
 # Calls that mean their body. A custom derivative is not one of them: it must stay what it is.

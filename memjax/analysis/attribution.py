@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 
 from memjax.analysis import attribution_run as training_lib
 from memjax.analysis import attribution_sweep as backward
-from memjax.analysis import sensitivity_inputs as inputs
+from memjax.analysis._unrolled import sensitivity_inputs as inputs
+from memjax.analysis._unrolled.trajectory import Trajectory, segment_length
 from memjax.analysis.attribution_groups import group_size
 from memjax.analysis.attribution_measures import Measure, check_queries, make_measure
 from memjax.analysis.losses import softmax_cross_entropy
-from memjax.analysis.trajectory import Trajectory, segment_length
 
 _ALL_GROUPS_BYTES = 2**31
 

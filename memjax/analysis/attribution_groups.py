@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from memjax.analysis import sensitivity_inputs as inputs
+from memjax.analysis._unrolled import sensitivity_inputs as inputs
 from memjax.analysis.attribution_run import Problem
 
 # On a CPU what one step needs of about so many bytes of parameters stays in the cache.

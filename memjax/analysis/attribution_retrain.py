@@ -11,7 +11,8 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from memjax.analysis import attribution_run as training_lib
-from memjax.analysis import sensitivity_inputs as inputs
+from memjax.analysis._leaves import merge_params
+from memjax.analysis._unrolled import sensitivity_inputs as inputs
 from memjax.analysis.attribution_groups import group_size, transposed
 from memjax.analysis.attribution_measures import Measure, check_queries, make_measure
 from memjax.analysis.losses import softmax_cross_entropy
@@ -75,7 +76,7 @@ def retrain(
     )  # fmt: skip
     found = list(_retrain_chunks(problem, weights, chunk_size))
     stacked = jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
-    return inputs.merge_params(stacked, problem.run.fixed)
+    return merge_params(stacked, problem.run.fixed)
 
 
 def retrained_measures(
@@ -221,7 +222,7 @@ def _measures(
     """Returns [k queries] of params [k ...]."""
 
     def of_network(params: Any) -> jax.Array:
-        logits = training.program.logits_fn(inputs.merge_params(params, run.fixed), images)
+        logits = training.program.logits_fn(merge_params(params, run.fixed), images)
         return jax.vmap(measure)(logits, labels)
 
     return jax.lax.map(of_network, params)

@@ -10,9 +10,10 @@ import numpy as np
 import optax
 from jax.extend import core
 
-from memjax.analysis import sensitivity_inputs as inputs
+from memjax.analysis._leaves import merge_params
+from memjax.analysis._unrolled import sensitivity_inputs as inputs
+from memjax.analysis._unrolled.sensitivity_inputs import Params, SgdRun
 from memjax.analysis.inputs import check_model
-from memjax.analysis.sensitivity_inputs import Params, SgdRun
 from memjax.errors import InputError
 
 
@@ -123,7 +124,7 @@ def example_losses(
     program: inputs.Program, fixed: Params, params: Params, images: jax.Array, labels: jax.Array
 ) -> jax.Array:
     """Returns the losses [batch_size]."""
-    logits = program.logits_fn(inputs.merge_params(params, fixed), images)
+    logits = program.logits_fn(merge_params(params, fixed), images)
     return jax.vmap(program.example_loss)(logits, labels)
 
 

@@ -20,7 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from memjax.analysis import sensitivity_inputs as inputs
+from memjax.analysis._leaves import merge_params, split_params
+from memjax.analysis._unrolled.sensitivity_inputs import Params, SgdRun
+from memjax.analysis._unrolled.trajectory import Segment
 from memjax.analysis.attribution_groups import transposed
 from memjax.analysis.attribution_run import (
     State,
@@ -28,8 +30,6 @@ from memjax.analysis.attribution_run import (
     batch_gradient,
     update,
 )
-from memjax.analysis.sensitivity_inputs import Params, SgdRun
-from memjax.analysis.trajectory import Segment
 
 Measure = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -81,7 +81,7 @@ def start_adjoints(
         state = _state_at(training, segment, step)
 
         def value(params: Params, image: jax.Array, label: jax.Array) -> jax.Array:
-            whole = inputs.merge_params(params, run.fixed)
+            whole = merge_params(params, run.fixed)
             return measure(training.program.logits_fn(whole, image[None])[0], label)
 
         def gradient(image: jax.Array, label: jax.Array) -> Params:
@@ -115,7 +115,7 @@ def _zeros_like_queries(tree: Any, num_queries: int) -> Any:
 
 def _differentiable(tree: Any) -> Any:
     """Returns the tree without the leaves that have no derivative (an optimiser's counters)."""
-    return inputs.split_params(tree)[0]
+    return split_params(tree)[0]
 
 
 def _state_at(training: Training, segment: Segment, step: jax.Array) -> State:
@@ -268,10 +268,10 @@ def _vjp_of_update(
     training: Training, adjoint: State, run: SgdRun, segment: Segment, step: jax.Array
 ) -> tuple[State, jax.Array]:
     state = _state_at(training, segment, step)
-    floating, fixed = inputs.split_params(state)
+    floating, fixed = split_params(state)
 
     def floating_update(floating: State, weights: jax.Array) -> State:
-        after = update(training, run, inputs.merge_params(floating, fixed), step, weights)
+        after = update(training, run, merge_params(floating, fixed), step, weights)
         return _differentiable(after)
 
     ones = _ones(run, state.params)

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis import attacks, climbing, interval, search
-from memjax.analysis.attacks import Lass, lass, pgd
-from memjax.analysis.certificates import certify
+from memjax.analysis._certificates import interval
+from memjax.analysis._certificates.certificates import certify
+from memjax.analysis._search import attacks, climbing, search
+from memjax.analysis._search.attacks import Lass, lass, pgd
+from memjax.analysis._search.search import Found
 from memjax.analysis.critical_distance import CriticalRadius, critical_radius
-from memjax.analysis.search import Found, LogitsFn
+from memjax.analysis.inputs import LogitsFn
 from memjax.errors import InputError
 from memjax.keys import tagged
 

@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis import attacks, climbing, interval, search
-from memjax.analysis.certificates import certify
-from memjax.analysis.search import LogitsFn, Problem
+from memjax.analysis._certificates import interval
+from memjax.analysis._certificates.certificates import certify
+from memjax.analysis._search import attacks, climbing, search
+from memjax.analysis._search.search import Problem
+from memjax.analysis.inputs import LogitsFn
 from memjax.errors import InputError
 from memjax.keys import tagged
 
-_CLIMB_STEPS, _PGD_STEPS, _NUM_TARGETS = 30, 40, 3
+_CLIMB_STEPS, _PGD_STEPS, _NUM_TARGETS = 30, 20, 3
 _ROUNDS, _POLISHING_ROUNDS = 14, 4
 _HALVINGS = 26
 # What a search must win to go on: the brackets' ratio, and the last rounds' gain.
@@ -223,7 +225,7 @@ def critical_radius(
     images: jax.Array,
     max_radius: float = 1.0,
     *,
-    num_starts: int = 4,
+    num_starts: int = 20,
     refine_up_to: int = 512,
     clip: tuple[float, float] | None = None,
     microbatch_size: int = 512,
@@ -244,7 +246,7 @@ def critical_radius(
       params: the network's parameters, any pytree of arrays.
       images: [n ...], float, for memjax's networks in [0, 1].
       max_radius: how far to look, in the units of `images`; certificates end there too.
-      num_starts: of PGD, 40 steps each, the first one from the image.
+      num_starts: of PGD, 20 steps each, the first one from the image.
       refine_up_to: ReLU layers of at most so many units are bounded unit by unit, two backward
         passes a unit and image, six times; 0: never, which is far faster and certifies less.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.

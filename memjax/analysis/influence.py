@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from memjax.analysis import _ekfac as ekfac
+from memjax.analysis._leaves import merge_params, split_params
+from memjax.analysis._unrolled.sensitivity_inputs import positive
 from memjax.analysis.attribution_measures import Measure, check_query_shapes, make_measure
 from memjax.analysis.inputs import check_model
 from memjax.analysis.losses import softmax_cross_entropy
-from memjax.analysis.sensitivity_inputs import merge_params, positive, split_params
 from memjax.errors import InputError
 
 _METHODS = ("cg", "ekfac")

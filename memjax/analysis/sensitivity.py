@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from memjax.analysis import sensitivity_inputs as inputs
-from memjax.analysis import sensitivity_sweep as sgd
+from memjax.analysis._leaves import merge_params
+from memjax.analysis._unrolled import sensitivity_inputs as inputs
+from memjax.analysis._unrolled import sensitivity_sweep as sgd
+from memjax.analysis._unrolled.trajectory import Trajectory, segment_length
 from memjax.analysis.inputs import check_model
 from memjax.analysis.losses import softmax_cross_entropy
-from memjax.analysis.trajectory import Trajectory, segment_length
 from memjax.errors import InputError
 
 # A sweep of about ten adjoints is wide enough to be efficient, and narrow enough that few adjoints
@@ -187,7 +188,7 @@ def run_sgd(
         program, params, images, labels, batches, learning_rate, momentum, weight_decay
     )
     state = sgd.advance(program, problem.run, problem.start, 0, problem.num_steps)
-    return inputs.merge_params(state.params, problem.run.fixed)
+    return merge_params(state.params, problem.run.fixed)
 
 
 def _chunk_gradients(

@@ -40,6 +40,14 @@ def _check(context: Context) -> None:
             raise InputError(
                 "--radius_units=pixel: this run has features; allowed: unit, standardized"
             )
+    if context.options.clip:
+        images = context.examples.images
+        lowest, highest = float(images.min()), float(images.max())
+        if lowest < 0 or highest > 1:
+            raise InputError(
+                f"--clip: is for pixels in [0, 1]; those looked at are in [{lowest:.3g}, "
+                f"{highest:.3g}] (random inputs are no valid images)"
+            )
     std = np.unique(np.asarray(context.run.setup.network.std))
     if context.options.radius_units == "standardized" and len(std) > 1:
         raise InputError(

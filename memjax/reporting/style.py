@@ -51,20 +51,31 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 5.0, height: floa
 
 def save(figure: Figure, path: epath.PathLike, kind: str = "png") -> None:
     """Writes a figure; the same numbers give the same file."""
+    with epath.Path(path).open("wb") as file:
+        file.write(drawn(figure, kind))
+
+
+def drawn(figure: Figure, kind: str = "png") -> bytes:
+    """Returns a figure as a file's content; the same numbers give the same bytes.
+
+    Args:
+      figure: from `new_figure`.
+      kind: 'png' or 'svg'.
+    """
     metadata = {"Software": None} if kind == "png" else {"Date": None}
-    drawn = io.BytesIO()
+    content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "memjax"}):
         figure.savefig(
-            drawn,
+            content,
             format=kind,
             dpi=DOTS_PER_INCH,
             metadata=metadata,
             bbox_inches="tight",
             pad_inches=0.06,
         )
-    with epath.Path(path).open("wb") as file:
-        if kind == "png":
-            # Enough for lines and grey pictures, in a third of the bytes.
-            Image.open(drawn).convert("RGB").quantize(256).save(file, format="png", optimize=True)
-        else:
-            file.write(drawn.getvalue())
+    if kind != "png":
+        return content.getvalue()
+    # Enough for lines and grey pictures, in a third of the bytes.
+    small = io.BytesIO()
+    Image.open(content).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    return small.getvalue()

@@ -26,16 +26,23 @@ def _plain(value: Any) -> Any:
 
 
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
-    """Returns the whole lines of a metrics.jsonl, oldest first; empty if it is not there."""
+    """Returns the whole lines of a metrics.jsonl, oldest first; empty if it is not there.
+
+    What is not a line that a run wrote ends them: torn by a kill, or damaged. A run that goes on
+    writes it again.
+    """
     path = epath.Path(path)
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text().splitlines():
+    rows: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n"):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break  # torn by a kill while it was written: the run writes it again
+            row = json.loads(line)
+        except ValueError:  # no JSON, or no UTF-8
+            break
+        if not (isinstance(row, dict) and isinstance(row.get("step"), int)):
+            break
+        rows.append(row)
     return rows
 
 

@@ -5,7 +5,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
+import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
@@ -29,11 +31,13 @@ CONTENTS = (
     "tensorboard",
     "profile",
 )
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 # There while a run is being deleted: whoever claims the folder next ends the deletion.
 _CLEARING = ".clearing"
 # What flock says where a file system has no locks (Lustre without -o flock, some NFS and FUSE).
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _locks = True
+_ANEW = "--overwrite, or for a point of a sweep deleting its folder, begins the run anew"
 
 
 def use_locks(wanted: bool) -> None:
@@ -101,6 +105,66 @@ def read_json(path: epath.PathLike) -> Any:
         raise InputError(f"{path}: not readable as JSON ({error})") from None
 
 
+def write_config(workdir: epath.Path, document: dict[str, Any]) -> None:
+    """Writes config.json, with a checksum of the part that no later run is compared with."""
+    write_json(workdir / "config.json", document | {"checksum": _crc(document["derived"])})
+
+
+def read_config(workdir: epath.Path) -> dict[str, Any]:
+    """Returns config.json of a run folder.
+
+    Raises:
+      InputError: if it is not there or damaged.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; is this a memjax run folder?")
+    try:
+        document = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; {_ANEW}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("science"), dict):
+        raise InputError(f"{path}: not that of a memjax run; {_ANEW}")
+    # A run of an older memjax has none.
+    if "checksum" in document and document["checksum"] != _crc(document.get("derived")):
+        raise InputError(f"{path}: damaged (derived); {_ANEW}")
+    return document
+
+
+def write_group(workdir: epath.Path, groups: list[str], name: str) -> None:
+    """Writes group.json of a sweep's point: the folders in groups/ with states of it.
+
+    Args:
+      workdir: of the point.
+      groups: names of the folders.
+      name: of the point among the rows of these states.
+    """
+    document = {"groups": groups, "name": name}
+    write_json(workdir / "group.json", document | {"checksum": _crc(document)})
+
+
+def read_group(workdir: epath.Path) -> tuple[list[str], str]:
+    """Returns what `write_group` was given; no folders if nothing was.
+
+    Raises:
+      InputError: if it is damaged.
+    """
+    path = workdir / "group.json"
+    if not path.exists():
+        return [], ""
+    with contextlib.suppress(InputError, AttributeError):
+        document = read_json(path)
+        if document.pop("checksum", None) == _crc(document):
+            return document["groups"], document["name"]
+    raise InputError(
+        f"{path}: damaged; delete the point's folder, and the sweep trains that point anew"
+    )
+
+
+def _crc(value: Any) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+
+
 def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     """Returns in words where two flat configs differ; empty when they do not."""
     names = sorted(set(there) | set(here))
@@ -126,7 +190,7 @@ def check_same_run(workdir: epath.Path, config: dict[str, Any]) -> bool:
         return False
     if not has_config(workdir):
         return False
-    there = read_json(workdir / "config.json").get("science", {})
+    there = read_config(workdir)["science"]
     found = difference(comparable(there), config["science"])
     if found:
         raise InputError(
@@ -159,7 +223,7 @@ def has_config(workdir: epath.Path) -> bool:
 def claim(workdir: epath.Path) -> Iterator[None]:
     """Holds the folder for this process alone; the system lets go of it however the process ends.
 
-    What an interrupted deletion left is deleted first.
+    What an interrupted deletion, or a file that was being written, left is deleted first.
 
     Raises:
       InputError: if the folder cannot be made, written or locked, or is of a store without
@@ -189,7 +253,16 @@ def claim(workdir: epath.Path) -> Iterator[None]:
         if _locks:
             _lock(lock, workdir)
         _end_clearing(workdir)
+        _delete_half_written(workdir)
         yield
+
+
+def _delete_half_written(workdir: epath.Path) -> None:
+    """Deletes what `write_atomically` was writing when its process was killed."""
+    for folder in (workdir, workdir / "dynamics", workdir / "figures"):
+        for path in folder.iterdir() if folder.exists() else ():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def _lock(file: IO[str], workdir: epath.Path) -> None:

@@ -23,7 +23,8 @@ from memjax.runtime.workdir import (
     difference,
     has_config,
     is_being_cleared,
-    read_json,
+    read_config,
+    read_group,
     write_json,
 )
 from memjax.sweeps.cost import Cost, estimate, group_bytes, sweep_mesh
@@ -226,8 +227,7 @@ def _run_group(
                 continue
             if state_of(folder) == "failed":
                 clear(folder)
-            pointer = folder / "group.json"
-            groups = read_json(pointer)["groups"] if pointer.exists() else []
+            groups, _ = read_group(folder)
             together.setdefault(tuple(groups), []).append(point)
         # A point that was deleted, or failed, begins anew; the others go on from what was saved.
         for groups, points in together.items():
@@ -247,7 +247,7 @@ def _is_open(folder: epath.Path, config: Config, retry_failed: bool) -> bool:
 
 def _science_of(folder: epath.Path) -> dict[str, Any]:
     """Returns what a point's config.json says, but for the examples as corrupted."""
-    there = comparable(read_json(folder / "config.json").get("science", {}))
+    there = comparable(read_config(folder)["science"])
     there.pop("data.fingerprint", None)
     return there
 
@@ -278,6 +278,13 @@ class _GroupTraining:
         name = self._group.part(points).name(names)
         if name not in groups:
             folder = self._workdir / "groups" / name
+            kept = [p for p in points if has_config(_folder(self._workdir, self._plan, p))]
+            if folder.exists() and kept:
+                path = _folder(self._workdir, self._plan, kept[0])
+                raise InputError(
+                    f"{path}: its group.json is gone, and {folder} may have its states; delete "
+                    "the point's folder, and the sweep trains that point anew"
+                )
             if folder.exists():  # all its points were deleted
                 folder.rmtree()
             groups = [*groups, name]

@@ -10,7 +10,7 @@ from etils import epath
 from memjax.config import Config
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import write_table
-from memjax.runtime.workdir import read_json
+from memjax.runtime.workdir import read_config, read_json
 from memjax.sweeps.points import Point
 from memjax.training.point_folder import divergence
 
@@ -108,8 +108,8 @@ def _rows(folder: epath.Path, point: Point, config: Config) -> pd.DataFrame:
     fitted = columns["train_accuracy"] >= 1.0
     to_fit = np.where(fitted.any(axis=0), epochs[fitted.argmax(axis=0)], np.nan)
     best = [np.max(v, initial=-1.0, where=v == v) for v in columns["validation_accuracy"].T]
-    document = folder / "config.json"
-    params = read_json(document)["derived"]["num_params"] if document.exists() else -1
+    has_begun = (folder / "config.json").exists()
+    params = read_config(folder)["derived"]["num_params"] if has_begun else -1
     run = np.broadcast_to(np.array(summary.get("epochs_run", epochs[-1]), float), (size,))
     diverged = summary.get("diverged_at_step")
     parts: list[pd.DataFrame] = []

@@ -1,5 +1,6 @@
 """The folder of one run: what it is, its logs as it trains, and how it ended."""
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,14 @@ from memjax.runtime.tables import write_table
 from memjax.runtime.workdir import (
     check_same_run,
     difference,
+    has_config,
     is_being_cleared,
     job,
+    read_config,
     read_json,
     write_atomically,
+    write_config,
+    write_group,
     write_json,
 )
 from memjax.training import dynamics
@@ -92,14 +97,14 @@ def goes_on(there: dict[str, Any], here: dict[str, Any], where: str) -> bool:
 
 
 def whole_summary(folder: epath.Path) -> dict[str, Any] | None:
-    """Returns summary.json unless it, or the logs that it sums up, are damaged or not there."""
+    """Returns summary.json unless it, or what stands beside it, is damaged or not there."""
     try:
         summary = read_json(folder / "summary.json")
         checksum = summary.pop("checksum", None)
         rows = read_metrics(folder / "metrics.jsonl")
         parts = dynamics.checksum(folder, np.inf)
-        return summary if checksum == summary_checksum(summary, rows, parts) else None
-    except (InputError, AttributeError, UnicodeDecodeError):
+        return summary if checksum == summary_checksum(folder, summary, rows, parts) else None
+    except (InputError, AttributeError, FileNotFoundError):
         return None
 
 
@@ -147,9 +152,8 @@ class PointFolder:
         Raises:
           InputError: if it holds another run, with the difference.
         """
-        path = self.folder / "config.json"
-        if path.exists() and not is_being_cleared(self.folder):
-            there = comparable(read_json(path).get("science", {}))
+        if not is_being_cleared(self.folder) and has_config(self.folder):
+            there = comparable(read_config(self.folder)["science"])
             if goes_on(there, self.document["science"], f"--workdir={self.folder}"):
                 return True
         return check_same_run(self.folder, self.document)
@@ -161,7 +165,7 @@ class PointFolder:
           groups: of a sweep's point, the folders in groups/ that have its checkpoints.
         """
         if self.check():
-            there = read_json(self.folder / "config.json")
+            there = read_config(self.folder)
             derived = there.get("derived", {})
             # Decided once: else a run that goes on would have a hole in its dynamics.
             decided = derived.get("records_dynamics", False)
@@ -172,9 +176,9 @@ class PointFolder:
                     return summary
         for name in ("summary.json", "failure.json"):
             (self.folder / name).unlink(missing_ok=True)
-        write_json(self.folder / "config.json", self.document)
+        write_config(self.folder, self.document)
         if groups:
-            write_json(self.folder / "group.json", {"groups": list(groups), "name": self.name})
+            write_group(self.folder, list(groups), self.name)
         table = examples_table(self.setup.dataset, self.setup.examples)
         write_table(self.folder / "examples.parquet", table, EXAMPLE_COLUMNS)
         return None
@@ -253,7 +257,8 @@ class PointFolder:
             write_json(self.folder / "failure.json", {"reason": self.failure})
             return None
         summary = summarize(self) | (extra or {})
-        noted = {"checksum": summary_checksum(summary, self.rows, self.noted()[2])}
+        checksum = summary_checksum(self.folder, summary, self.rows, self.noted()[2])
+        noted = {"checksum": checksum}
         write_json(self.folder / "summary.json", summary | noted)
         return summary
 
@@ -270,9 +275,15 @@ class PointFolder:
             self._log.close()
 
 
-def summary_checksum(summary: dict[str, Any], rows: list[dict[str, Any]], parts: int) -> int:
-    """Returns a CRC-32 of a summary, of the lines that it sums up, and of the dynamics'."""
-    return lines_checksum([*rows, summary | {"dynamics": parts}])
+def summary_checksum(
+    folder: epath.Path, summary: dict[str, Any], rows: list[dict[str, Any]], parts: int
+) -> int:
+    """Returns a CRC-32 of a summary, of the lines that it sums up, of the dynamics' checksum, and
+    of what was written when the run began.
+    """
+    names = "config.json", "examples.parquet"
+    beside = {name: zlib.crc32((folder / name).read_bytes()) for name in names}
+    return lines_checksum([*rows, summary | {"dynamics": parts} | beside])
 
 
 def divergence(steps: dict[int, int]) -> str:

@@ -32,7 +32,7 @@ from memjax.runtime.mesh import (
 from memjax.training.optimizers import make_optimizer
 from memjax.training.outcomes import Outcomes, no_outcomes
 from memjax.training.regularizers import Regularizers
-from memjax.training.state import TrainState, init_state, member_subset
+from memjax.training.state import TrainState, balanced_subsets, init_state, member_subset
 from memjax.training.step import Adversarial, Network
 
 
@@ -233,6 +233,9 @@ def member_subsets(setup: Setup) -> jax.Array:
     """Returns int32 [members subset_size]: the rows that each member trains on, ascending."""
     num_examples = len(setup.examples.labels)
     size = setup.batches.num_examples
+    if setup.config.ensemble.balanced:
+        seed, members = setup.config.seed, setup.config.ensemble.size
+        return jnp.asarray(balanced_subsets(seed, members, num_examples, size))
     return jnp.stack([member_subset(seed, num_examples, size) for seed in setup.seeds])
 
 

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -72,3 +73,42 @@ def member_subset(seed: jax.Array | int, num_examples: int, subset_size: int) ->
         return jnp.arange(num_examples, dtype=jnp.int32)
     chosen = jax.random.permutation(member_keys(seed).subset, num_examples)[:subset_size]
     return jnp.sort(chosen.astype(jnp.int32))
+
+
+def balanced_subsets(
+    seed: int, num_members: int, num_examples: int, subset_size: int
+) -> np.ndarray:
+    """Returns the examples of every member, each left out by as many members as any other, to one.
+
+    Random orders of all examples follow one another, and each member leaves out the next piece.
+    Where a piece reaches from one order into the next, the next begins with examples that are not
+    in the piece yet.
+
+    Args:
+      seed: of the ensemble.
+      num_members: members there are.
+      num_examples: examples there are.
+      subset_size: examples each member gets.
+
+    Returns:
+      int32 [members subset_size], ascending.
+
+    Example:
+      >>> subsets = balanced_subsets(0, num_members=4, num_examples=8, subset_size=6)
+      >>> np.bincount(subsets.ravel()).tolist()
+      [3, 3, 3, 3, 3, 3, 3, 3]
+    """
+    key = member_keys(seed).subset
+    left_out = num_examples - subset_size
+    waiting, piece_number, pieces = np.zeros(0, int), 0, []
+    for _ in range(num_members):
+        if len(waiting) < left_out:
+            order_key = jax.random.fold_in(key, piece_number)
+            order = np.asarray(jax.random.permutation(order_key, num_examples))
+            is_new = ~np.isin(order, waiting)
+            waiting = np.concatenate([waiting, order[is_new], order[~is_new]])
+            piece_number += 1
+        pieces.append(waiting[:left_out])
+        waiting = waiting[left_out:]
+    everyone = np.arange(num_examples, dtype=np.int32)
+    return np.stack([np.setdiff1d(everyone, piece) for piece in pieces]).astype(np.int32)

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 
 from memjax import config as config_lib
-from memjax.analysis.lass_step import lass_samples
+from memjax.analysis._search.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.data.augmentation import augment, mixup
 from memjax.keys import tagged

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from memjax.analysis._search.lass_step import example_keys, inner_box, lass_samples, lass_step
 from memjax.analysis.critical import (
     critical_bounds,
     critical_bounds_over_radii,
@@ -21,7 +22,6 @@ from memjax.analysis.critical import (
     lass,
     pgd,
 )
-from memjax.analysis.lass_step import example_keys, inner_box, lass_samples, lass_step
 from memjax.errors import InputError
 from memjax.keys import tagged
 

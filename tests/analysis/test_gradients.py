@@ -9,9 +9,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from memjax.analysis._jaxprs import inlined_jaxpr
+from memjax.analysis._max_pool import max_pool
 from memjax.analysis.gradients import gradient_norms, per_example_gradients
 from memjax.analysis.losses import softmax_cross_entropy
-from memjax.analysis.max_pool import max_pool
 from memjax.analysis.microbatch import over_devices, over_microbatches
 from memjax.errors import InputError
 

@@ -7,6 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memjax.analysis.critical import (
+    critical_bounds,
+    critical_bounds_over_radii,
+    critical_radius,
+    lass,
+    pgd,
+)
 from memjax.analysis.difficulty import aum
 from memjax.analysis.filters import filter_quality
 from memjax.analysis.gradient_products import gradient_products, projected_gradients
@@ -48,9 +55,20 @@ WITHOUT_LABELS = {
     "parameter_jacobian_norms": lambda f, p, x, y: parameter_jacobian_norms(f, p, x),
     "empirical_ntk": lambda f, p, x, y: empirical_ntk(f, p, x, x),
 }
-ALL = WITH_LABELS | WITHOUT_LABELS
+SEARCHES = {
+    "lass": lambda f, p, x, y: lass(KEY, f, p, x, 0.1).adversarial,
+    "pgd": lambda f, p, x, y: pgd(KEY, f, p, x, 0.1).adversarial,
+    "critical_bounds": lambda f, p, x, y: critical_bounds(KEY, f, p, x, 0.1).lower,
+    "critical_bounds_over_radii": lambda f, p, x, y: (
+        critical_bounds_over_radii(KEY, f, p, x, [0.1, 0.2]).upper
+    ),
+    "critical_radius": lambda f, p, x, y: critical_radius(KEY, f, p, x).found,
+}
+ALL = WITH_LABELS | WITHOUT_LABELS | SEARCHES
 BY_PARAMS = {
-    name: fn for name, fn in ALL.items() if name not in {"input_jacobians"} and "input_" not in name
+    name: fn
+    for name, fn in (WITH_LABELS | WITHOUT_LABELS).items()
+    if name not in {"input_jacobians"} and "input_" not in name
 }
 
 

@@ -3,9 +3,11 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from memjax.passes import DIFFICULTY
+from memjax.passes.difficulty import reads_dynamics
 from tests.passes import runs
 
 
@@ -82,3 +84,16 @@ def test_one_member_has_no_agreement():
     for column in ("agreement", "overdispersion", "null_low", "null_high"):
         assert found[column].isna().all()
     assert set(found["probability_correct"]) <= {0.0, 1.0}
+
+
+def test_recorded_dynamics_give_what_the_checkpoints_of_the_same_epochs_give():
+    recorded = runs.context("one")
+    steps = tuple(int(step) for step in recorded.run.dynamics["step"].unique())
+    saved = runs.context("one", steps=steps)
+    assert reads_dynamics(recorded)
+    assert not reads_dynamics(saved)
+    one, other = (DIFFICULTY.compute(context, None) for context in (recorded, saved))
+    assert len(steps) == 4  # an evaluation an epoch, and one before
+    assert len(set(recorded.run.steps)) > len(steps)
+    pd.testing.assert_frame_equal(one, other, rtol=1e-4, atol=1e-5)
+    assert one["first_epoch_correct"].nunique() > 2

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from memjax.runtime.metrics import MetricsLog, read_metrics
 
@@ -25,6 +26,13 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     path.write_text('{"step": 0}\n{"step": 10}\n{"st')
     assert [row["step"] for row in MetricsLog(tmp_path, resume_step=100).rows] == [0, 10]
     assert path.read_text() == '{"step": 0}\n{"step": 10}\n'
+
+
+@pytest.mark.parametrize("damaged", [b'{"stdp": 10}', b'{"step": 10, "a": "\xae"}', b"\0\0", b"7"])
+def test_what_is_no_line_of_a_run_ends_the_lines(tmp_path, damaged):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 0}\n' + damaged + b'\n{"step": 20}\n')
+    assert [row["step"] for row in read_metrics(path)] == [0]
 
 
 def test_what_is_not_defined_is_null_and_members_are_lists(tmp_path):

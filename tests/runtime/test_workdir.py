@@ -174,3 +174,29 @@ def test_clear_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     workdir_lib.clear(epath.Path(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_what_was_being_written_at_a_kill_is_deleted_by_the_next_start(tmp_path):
+    left = tmp_path / "dynamics" / ".0000000008.parquet.71-0a1b2c3d.tmp"
+    own = tmp_path / ".mine.tmp"
+    left.parent.mkdir()
+    for path in (left, own):
+        path.write_text("half")
+    with workdir_lib.claim(epath.Path(tmp_path)):
+        assert not left.exists()
+        assert own.exists()
+
+
+def test_damage_to_what_a_later_start_relies_on_is_one_line(tmp_path):
+    folder = epath.Path(tmp_path)
+    workdir_lib.write_config(folder, {"science": {}, "derived": {"records_dynamics": True}})
+    workdir_lib.write_group(folder, ["a1b2"], "point")
+    assert workdir_lib.read_config(folder)["derived"] == {"records_dynamics": True}
+    assert workdir_lib.read_group(folder) == (["a1b2"], "point")
+    for name, old, new in (("config.json", "true", "false"), ("group.json", "a1b2", "a1b3")):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=r"damaged.*begins the run anew"):
+        workdir_lib.read_config(folder)
+    with pytest.raises(InputError, match="damaged; delete the point's folder"):
+        workdir_lib.read_group(folder)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from memjax.analysis.lass_step import lass_samples
+from memjax.analysis._search.lass_step import lass_samples
 from memjax.keys import tagged
 from memjax.models.mlp import MLP
 from memjax.training.state import init_state

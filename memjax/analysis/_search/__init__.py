@@ -1,0 +1,1 @@
+"""Searches of the box around an image for a point of another class."""

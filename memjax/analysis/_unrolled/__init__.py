@@ -1,0 +1,1 @@
+"""SGD as one differentiable program: run forwards, kept in part, and swept backwards."""

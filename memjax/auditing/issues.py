@@ -1,0 +1,120 @@
+"""What is the matter with an example, and why, in one line."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from memjax.auditing.duplicates import Duplicates
+from memjax.auditing.evidence import Evidence
+from memjax.auditing.scores import overall, suggest
+
+# By urgency: an example's `issue` is the first that it has.
+ISSUES = {
+    "wrong label": "another class is likelier than the label",
+    "conflicting duplicate": "the same or nearly the same example has another label",
+    "leakage": "the same or nearly the same example is in the validation set",
+    "blank": "hardly any pixel differs from the others",
+    "ambiguous": "two classes are about as likely",
+    "outlier": "no class is likely, and nothing is near",
+    "duplicate": "the same or nearly the same example is there again, with the same label",
+    "memorized": "right, but only networks that were trained on it say so: a rare kind, keep it",
+    "rare class": "far fewer examples than other classes have",
+}
+_LIKELY_WRONG = 0.5
+_SECOND = 0.3  # probability of the second of two classes that are about as likely
+_UNLIKELY = 0.5  # no class is likely, out of sample
+_FAR = 3.0  # times the usual distance to the nearest neighbour
+_MEMORIZED = 0.5  # difference of the label's probability in and out of sample
+_RARE = 0.2  # of the median class
+_BLANK = 0.01  # standard deviation of the pixels, over that of the data
+
+
+def find_issues(
+    evidence: Evidence,
+    labels: np.ndarray,
+    probability_wrong: np.ndarray,
+    images: np.ndarray,
+    duplicates: Duplicates,
+    other_labels: np.ndarray,
+) -> pd.DataFrame:
+    """Returns a bool column for every kind of issue, a row per training example.
+
+    Args:
+      evidence: of the ensemble that was trained on the labels.
+      labels: int [n].
+      probability_wrong: [n].
+      images: [n ...].
+      duplicates: of the training examples and after them the validation examples.
+      other_labels: int [m], of the validation examples.
+    """
+    n, rows = len(labels), np.arange(len(labels))
+    outside = evidence.outside.mean(axis=0)
+    ordered = np.sort(overall(evidence), axis=1)
+    every_label = np.concatenate([labels, other_labels])
+    near = duplicates.near[:n]
+    is_near = near >= 0
+    in_sample, out_of_sample = (
+        evidence.inside[-1][rows, labels],
+        evidence.outside[-1][rows, labels],
+    )
+    is_wrong = probability_wrong > _LIKELY_WRONG
+    counts = np.bincount(labels)
+    spread = images.reshape(n, -1).std(axis=1)
+    partner = every_label[np.maximum(near, 0)]
+    return pd.DataFrame(
+        {
+            "wrong label": is_wrong,
+            "conflicting duplicate": is_near & (partner != labels),
+            "leakage": is_near & (near >= n),
+            "blank": spread < _BLANK * images.std(),
+            "ambiguous": ~is_wrong & (ordered[:, -2] > _SECOND),
+            "outlier": (outside.max(axis=1) < _UNLIKELY) & (duplicates.distance[:n] > _FAR),
+            "duplicate": is_near & (near < n) & (partner == labels),
+            "memorized": ~is_wrong & (in_sample - out_of_sample > _MEMORIZED),
+            "rare class": counts[labels] < _RARE * np.median(counts[counts > 0]),
+        }
+    )[list(ISSUES)]
+
+
+def main_issue(issues: pd.DataFrame) -> np.ndarray:
+    """Returns the most urgent issue of every example, '' where there is none.
+
+    Args:
+      issues: as `find_issues` gives.
+    """
+    names = np.array([*issues.columns, ""], dtype=object)
+    flags = np.column_stack([issues.to_numpy(bool), np.ones(len(issues), bool)])
+    return names[flags.argmax(axis=1)]
+
+
+def reasons(
+    issue: np.ndarray,
+    evidence: Evidence,
+    labels: np.ndarray,
+    probability_wrong: np.ndarray,
+    class_names: Sequence[str],
+) -> list[str]:
+    """Returns one line on every example that has an issue, '' for the others."""
+    likely, mean = suggest(evidence, labels), overall(evidence)
+    lines = []
+    for row, kind in enumerate(issue):
+        if not kind:
+            lines.append("")
+            continue
+        label, other = labels[row], likely[row]
+        if kind in ("wrong label", "ambiguous"):
+            detail = (
+                f"networks say {class_names[other]} ({mean[row, other]:.0%}) rather than "
+                f"{class_names[label]} ({mean[row, label]:.0%}); wrong with probability "
+                f"{probability_wrong[row]:.0%}"
+            )
+        elif kind == "memorized":
+            detail = (
+                f"{class_names[label]} has {evidence.inside[-1, row, label]:.0%} where trained on, "
+                f"{evidence.outside[-1, row, label]:.0%} where not"
+            )
+        else:
+            detail = ISSUES[kind]
+        lines.append(f"{kind}: {detail}" if detail != ISSUES[kind] else detail)
+    return lines

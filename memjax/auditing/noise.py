@@ -1,0 +1,133 @@
+"""How labels go wrong: confused classes, a copy with such flips planted, the share wrong."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_MOST_WRONG = 0.45  # of a class: beyond it no majority tells which label is the right one
+
+
+class NoiseRate(NamedTuple):
+    """The share of wrong labels, with its 95 % interval."""
+
+    rate: float
+    low: float
+    high: float
+
+
+def count_confusions(suggested: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns int [classes classes]: examples of each suggested class (row) by label (column)."""
+    counts = np.zeros((num_classes, num_classes), int)
+    np.add.at(counts, (suggested, labels), 1)
+    return counts
+
+
+def transition(counts: np.ndarray) -> np.ndarray:
+    """Returns P(label | class), smoothed so that no flip is impossible.
+
+    Args:
+      counts: [classes classes], as `count_confusions` gives.
+
+    Returns:
+      [classes classes], rows sum to 1; at most 45 % of a class are flipped.
+
+    Example:
+      >>> transition(np.array([[90, 10], [0, 100]])).round(2).tolist()
+      [[0.9, 0.1], [0.0, 1.0]]
+    """
+    smoothed = counts + 0.2 / len(counts)
+    shares = smoothed / smoothed.sum(axis=1, keepdims=True)
+    flips = shares * (1 - np.eye(len(shares)))
+    wrong = flips.sum(axis=1, keepdims=True)
+    flips *= np.minimum(1.0, _MOST_WRONG / np.maximum(wrong, 1e-12))
+    return flips + np.diag(1 - flips.sum(axis=1))
+
+
+def flip_all(rng: np.random.Generator, labels: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    """Returns int [n]: every label replaced by another one, drawn as they are confused.
+
+    Args:
+      rng: of the draws.
+      labels: int [n].
+      flips: [classes classes], P(label | class); its diagonal does not matter.
+    """
+    others = flips * (1 - np.eye(len(flips)))
+    return plant(rng, labels, others / others.sum(axis=1, keepdims=True))
+
+
+def plant(rng: np.random.Generator, labels: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    """Returns int [n]: labels drawn from the row of each label's class.
+
+    Args:
+      rng: of the draws.
+      labels: int [n], taken as right.
+      flips: [classes classes], P(label | class).
+    """
+    chances = np.cumsum(flips, axis=1)[labels]
+    drawn = rng.random((len(labels), 1)) * chances[:, -1:]
+    return (chances < drawn).sum(axis=1)
+
+
+def noise_rate(
+    suspicion: np.ndarray, planted_suspicion: np.ndarray, is_planted: np.ndarray, seed: int = 0
+) -> NoiseRate:
+    """Returns the share of labels that are wrong, from how many look as the planted ones do.
+
+    Above a bound, the share of suspicious labels is rate x P(above | wrong) + (1 - rate) x
+    P(above | right), and both probabilities are known where the flips were planted. The rate is the
+    median over bounds that half to nine tenths of the planted flips exceed; the interval is its
+    bootstrap over examples.
+
+    Args:
+      suspicion: [n], of the labels as given; high is wrong.
+      planted_suspicion: [n], of the copy.
+      is_planted: bool [n], which labels of the copy were flipped; some and not all.
+      seed: of the bootstrap.
+    """
+    rng = np.random.default_rng(seed)
+    wrong, right = planted_suspicion[is_planted], planted_suspicion[~is_planted]
+    found = []
+    for _ in range(200):
+        parts = [rng.choice(values, len(values)) for values in (suspicion, wrong, right)]
+        found.append(_rate(*parts))
+    low, high = np.quantile(found, (0.025, 0.975))
+    return NoiseRate(_rate(suspicion, wrong, right), float(low), float(high))
+
+
+def mixture_rate(suspicion: np.ndarray, wrong: np.ndarray, seed: int = 0) -> NoiseRate:
+    """Returns the largest share of labels that can be as the wrong ones are.
+
+    Where no right label is as suspicious as a wrong one, the share above a bound over that of the
+    wrong ones is the rate; the smallest over the bounds that a third to two thirds exceed.
+
+    Args:
+      suspicion: [n], of the labels as given; high is wrong.
+      wrong: [m], of planted flips.
+      seed: of the bootstrap.
+    """
+
+    def rate(given: np.ndarray, wrong: np.ndarray) -> float:
+        bounds = np.quantile(wrong, 1 - np.linspace(1 / 3, 2 / 3, 8))
+        above = [
+            1 - np.searchsorted(np.sort(values), bounds, side="right") / len(values)
+            for values in (given, wrong)
+        ]
+        return float(np.clip((above[0] / np.maximum(above[1], 1e-9)).min(), 0.0, 1.0))
+
+    rng = np.random.default_rng(seed)
+    found = [
+        rate(rng.choice(suspicion, len(suspicion)), rng.choice(wrong, len(wrong)))
+        for _ in range(200)
+    ]
+    low, high = np.quantile(found, (0.025, 0.975))
+    return NoiseRate(rate(suspicion, wrong), float(low), float(high))
+
+
+def _rate(given: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> float:
+    bounds = np.quantile(wrong, 1 - np.array([0.5, 0.6, 0.7, 0.8, 0.9]))
+    above = [
+        1 - np.searchsorted(np.sort(values), bounds, side="right") / len(values)
+        for values in (given, wrong, right)
+    ]
+    rates = (above[0] - above[2]) / np.maximum(above[1] - above[2], 1e-9)
+    return float(np.clip(np.median(rates), 0.0, 1.0))

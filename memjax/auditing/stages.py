@@ -1,0 +1,178 @@
+"""The two ensembles of an audit: one on the labels as given, one on a copy with planted flips."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from memjax.auditing.evidence import Evidence, gather
+from memjax.auditing.noise import count_confusions, plant, transition
+from memjax.auditing.scores import overall
+from memjax.config import Config, default_config
+from memjax.data.dataset import Dataset
+from memjax.errors import InputError
+from memjax.loading import load_run
+from memjax.runtime.workdir import write_atomically
+from memjax.training.run import run
+from memjax.training.setup import prepare
+
+_EARLIEST = 0.5  # epochs; before it networks know next to nothing
+
+
+class Effort(NamedTuple):
+    """How much is trained.
+
+    Attributes:
+      members: networks on the labels as given.
+      planted_members: networks on the copy.
+      epochs: each of them.
+    """
+
+    members: int
+    planted_members: int
+    epochs: int
+
+
+EFFORTS = {
+    "quick": Effort(6, 6, 12),
+    "standard": Effort(20, 10, 30),
+    "thorough": Effort(40, 20, 50),
+}
+
+
+class Planted(NamedTuple):
+    """A copy of the data whose labels are what the ensemble suggests, but for planted flips.
+
+    Attributes:
+      labels: int [n].
+      is_planted: bool [n].
+      transition: [classes classes], P(label | class), of the labels as given.
+    """
+
+    labels: np.ndarray
+    is_planted: np.ndarray
+    transition: np.ndarray
+
+
+def training_config(section: dict[str, Any], image_shape: tuple[int, ...], effort: Effort) -> Any:
+    """Returns the config of an audit's ensemble, as a ConfigDict that may be changed further.
+
+    An MLP for features and small grey images, a small CNN for others.
+
+    Args:
+      section: fields of config.dataset.
+      image_shape: of one example: (height, width, channels) or (features,).
+      effort: one of `EFFORTS`.
+    """
+    config = default_config()
+    config.dataset.update(section)
+    is_small = len(image_shape) == 1 or (image_shape[-1] == 1 and image_shape[0] <= 32)
+    if is_small:
+        config.model.name, config.model.widths = "mlp", (256, 256)
+        config.optimizer.learning_rate = 0.1
+    else:
+        config.model.name, config.model.width_factor = "alexnet", 0.25
+        config.dataset.standardize = "channel"
+        config.optimizer.learning_rate, config.optimizer.momentum = 0.01, 0.9
+    if len(image_shape) == 1:
+        config.dataset.standardize = "feature"
+    config.train.batch_size = 100
+    config.train.num_epochs = effort.epochs
+    config.train.log_every_epochs = effort.epochs
+    config.train.record_dynamics = "off"
+    config.ensemble.size = effort.members
+    config.ensemble.subset_fraction = 0.7
+    config.ensemble.balanced = True
+    config.checkpoint.every_epochs = max(1, effort.epochs // 8)
+    return config
+
+
+def evidence_of(config: Config, folder: epath.Path, say: Callable[[str], None]) -> Evidence:
+    """Trains an ensemble, or finishes it, and returns its evidence.
+
+    The evidence is kept in evidence.npz; then the checkpoints, far larger, are deleted.
+
+    Args:
+      config: of the run.
+      folder: the run folder.
+      say: shows a line to the user.
+
+    Raises:
+      InputError: if the folder holds another run.
+      Interrupted: at a signal, after saving; the same call goes on from there.
+    """
+    path = folder / "evidence.npz"
+    setup = prepare(config)
+    say(f"{folder.name}: {config.ensemble.size} networks of {setup.num_params:,} parameters")
+    if path.exists():
+        run(setup, folder)  # done; refuses a folder of another config
+        with np.load(path) as saved:
+            return Evidence(**{name: saved[name] for name in Evidence._fields})
+    run(setup, folder)
+    trained = load_run(folder)
+    steps = [step for step in trained.steps if trained.epoch(step) >= _EARLIEST]
+    evidence = gather(trained, steps)
+    write_atomically(path, lambda name: save_arrays(name, evidence._asdict()))
+    if (folder / "checkpoints").exists():
+        (folder / "checkpoints").rmtree()
+    return evidence
+
+
+def plant_flips(evidence: Evidence, labels: np.ndarray, num_classes: int, seed: int) -> Planted:
+    """Returns a copy of the labels with flips of the kind and rate that the evidence shows.
+
+    Args:
+      evidence: of the ensemble on the labels as given.
+      labels: int [n], as given.
+      num_classes: of them.
+      seed: of the flips.
+    """
+    suggested = overall(evidence).argmax(axis=1)
+    flips = transition(count_confusions(suggested, labels, num_classes))
+    planted = plant(np.random.default_rng(seed), suggested, flips)
+    return Planted(planted, planted != suggested, flips)
+
+
+def planted_config(
+    config: Config, dataset: Dataset, planted: Planted, path: epath.Path, members: int
+) -> Config:
+    """Writes the copy as a .npz file, and returns the config that trains on it.
+
+    Args:
+      config: of the ensemble on the labels as given.
+      dataset: its data.
+      planted: the labels of the copy.
+      path: of the file.
+      members: networks to train.
+
+    Raises:
+      InputError: if some class has fewer than two examples left in the copy.
+    """
+    fewest = np.bincount(planted.labels, minlength=dataset.num_classes)
+    if fewest.min() < 2:
+        name = dataset.class_names[int(fewest.argmin())]
+        raise InputError(
+            f"class {name!r}: the networks cannot tell it from others (they give it "
+            f"{fewest.min()} examples), so its labels cannot be judged; merge it, or add examples"
+        )
+    if not path.exists():
+        arrays = {"images": dataset.train.images, "labels": planted.labels}
+        write_atomically(path, lambda name: save_arrays(name, arrays))
+    standardize = config.dataset.standardize
+    copy = type(config.dataset)(
+        source="npz",
+        path=str(path),
+        num_validation=0,
+        # The copy has the images as the networks saw them, features standardised already.
+        standardize="none" if standardize == "feature" else standardize,
+    )
+    ensemble = dataclasses.replace(config.ensemble, size=members)
+    return dataclasses.replace(config, seed=config.seed + 100_000, dataset=copy, ensemble=ensemble)
+
+
+def save_arrays(path: epath.PathLike, arrays: dict[str, Any]) -> None:
+    """Writes a .npz file."""
+    with epath.Path(path).open("wb") as file:
+        np.savez(file, **arrays)

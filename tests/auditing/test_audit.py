@@ -1,0 +1,144 @@
+"""The whole audit, as a user runs it, on digits with flipped labels."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.metrics import average_precision_score
+
+import memjax
+from memjax.auditing.request import (
+    Request,
+    dataset_section,
+    prepare_request,
+    read_probabilities,
+)
+from memjax.errors import InputError
+from memjax.training.state import balanced_subsets
+from tests import command_line
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """Digits of which a sixth have another label; (folder, true labels, labels)."""
+    folder = tmp_path_factory.mktemp("noisy")
+    digits = load_digits()
+    rng = np.random.default_rng(0)
+    labels = digits.target[:1000].copy()
+    flipped = rng.random(1000) < 1 / 6
+    labels[flipped] = (labels[flipped] + 1) % 10
+    images = (digits.images[:1000] / 16 * 255).astype(np.uint8)
+    np.savez(folder / "noisy.npz", images=images, labels=labels)
+    return folder, digits.target[:1000], labels
+
+
+@pytest.fixture(scope="module")
+def audited(noisy):
+    folder, _, _ = noisy
+    words = f"--data={folder / 'noisy.npz'}", f"--workdir={folder / 'audit'}", "--effort=quick"
+    done = command_line.run("memjax.audit", *words)
+    assert done.returncode == 0, done.stderr
+    return folder / "audit", done.stdout
+
+
+def test_flipped_labels_are_found_and_their_number_too(noisy, audited):
+    _, truth, labels = noisy
+    folder, said = audited
+    table = pd.read_parquet(folder / "audit.parquet")
+    is_wrong = truth != labels
+    assert average_precision_score(is_wrong, table["probability_wrong"]) > 0.9
+    suspects = (table["issue"] == "wrong label").to_numpy()
+    assert (table["suggested_label"].to_numpy() == truth)[is_wrong & suspects].mean() > 0.9
+    summary = json.loads((folder / "audit.json").read_text())
+    assert abs(summary["noise_rate"] - is_wrong.mean()) < 0.05
+    assert "of the labels are wrong" in said
+    for name in ("report.html", "issues.csv", "exports/cleanlab.csv", "exports/ids.json"):
+        assert (folder / name).exists()
+    assert not (folder / "given" / "checkpoints").exists()
+
+
+def test_decisions_of_a_finished_audit_make_a_cleaned_copy(audited):
+    folder, _ = audited
+    suspects = pd.read_csv(folder / "issues.csv")
+    chosen = suspects[suspects["issue"] == "wrong label"].head(20)
+    decisions = pd.DataFrame({"index": chosen["index"], "decision": "relabel"})
+    decisions.to_csv(folder / "decisions.csv", index=False)
+    words = f"--workdir={folder}", f"--apply={folder / 'decisions.csv'}"
+    done = command_line.run("memjax.audit", *words)
+    assert done.returncode == 0, done.stderr
+    assert "20 relabelled, 0 dropped" in done.stdout
+
+
+def test_another_audit_in_the_same_folder_is_refused(noisy, audited):
+    folder, _, _ = noisy
+    words = f"--data={folder / 'noisy.npz'}", f"--workdir={folder / 'audit'}"
+    done = command_line.run("memjax.audit", *words, "--effort=standard")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "another config" in done.stderr
+
+
+def test_own_probabilities_are_used_instead_of_training(noisy):
+    folder, truth, labels = noisy
+    with np.load(folder / "noisy.npz") as data:
+        images = data["images"]
+    rng = np.random.default_rng(0)
+    found = 0.02 + 0.8 * np.eye(10)[truth] + rng.random((1000, 10)) * 0.1
+    found /= found.sum(axis=1, keepdims=True)
+    table = memjax.audit_labels(images, labels, pred_probs=found, say=lambda line: None)
+    assert average_precision_score(truth != labels, table["probability_wrong"]) > 0.95
+    assert list(table["index"]) == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones((9, 10)), r"must be \[10 columns\]"),
+        (np.ones((10, 3)) / 3, "3 columns; must be 10"),
+        (np.ones((10, 10)), "they sum to 10 to 10"),
+        (np.full((10, 10), np.nan), "must hold finite numbers"),
+        (np.array(["a"] * 10), r"must be \[10 columns\]"),
+    ],
+)
+def test_probabilities_that_do_not_fit_are_one_line(tmp_path, array, message):
+    np.save(tmp_path / "p.npy", array)
+    with pytest.raises(InputError, match=message):
+        read_probabilities(str(tmp_path / "p.npy"), 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(20, int), "class"),
+        (np.array([0] * 19 + [1]), "has 1 example; an audit needs 2"),
+    ],
+)
+def test_data_that_cannot_be_audited_are_one_line(tmp_path, labels, message):
+    images = np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8)
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    with pytest.raises(InputError, match=message):
+        prepare_request(Request(data=str(tmp_path / "data.npz")))
+
+
+def test_data_are_recognised_by_what_they_are(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    (tmp_path / "notes.txt").write_text("")
+    assert dataset_section(str(tmp_path / "labels.csv"))["source"] == "table"
+    assert dataset_section(str(tmp_path))["source"] == "folder"
+    assert dataset_section("data.py:load") == {"source": "data.py:load"}
+    for name in ("nothing", "notes.txt"):
+        with pytest.raises(InputError, match=re.escape(f"--data={tmp_path / name}")):
+            dataset_section(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("members", [2, 7, 10])
+def test_balanced_subsets_leave_every_example_out_equally_often(members):
+    subsets = balanced_subsets(3, members, 101, 71)
+    counts = np.bincount(subsets.ravel(), minlength=101)
+    assert counts.max() - counts.min() <= 1
+    assert subsets.shape == (members, 71)
+    assert (np.diff(subsets, axis=1) > 0).all()
+    assert not (subsets == balanced_subsets(4, members, 101, 71)).all()
