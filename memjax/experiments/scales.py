@@ -1,7 +1,7 @@
 """How large a reproduction is: four scales, and in which points each is smaller than the paper.
 
-The smaller scales were chosen by their cost alone (`python -m memjax.reproduce --dry_run`) and on
-the digits of the smoke scale, before any run at the scale itself: see docs/protocol.md.
+The smaller scales are chosen by their cost alone, estimated and not measured yet for laptop and
+workstation (`python -m memjax.reproduce --dry_run` measures it): see docs/protocol.md.
 """
 
 import dataclasses
