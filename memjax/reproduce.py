@@ -2,6 +2,7 @@
 
 python -m memjax.reproduce --scale=smoke --workdir=repro/smoke        # all figures, minutes
 python -m memjax.reproduce --scale=laptop --figures=1,3,7 --workdir=repro/laptop
+python -m memjax.reproduce --scale=workstation --workdir=repro/workstation   # 6 hours on 2 cores
 python -m memjax.reproduce --scale=paper --dry_run                    # what it would cost
 
 The same command goes on after an interruption, and does nothing where all is done. Exit code 4:
@@ -16,7 +17,7 @@ from absl import flags
 from memjax import command_line
 
 flags.adopt_module_key_flags(command_line)
-flags.DEFINE_enum("scale", None, ["smoke", "laptop", "paper"], "How large.")
+flags.DEFINE_enum("scale", None, ["smoke", "laptop", "workstation", "paper"], "How large.")
 flags.DEFINE_list("figures", ["all"], "'all', or figures by number and other experiments by name.")
 flags.DEFINE_string("workdir", None, "The folder of the reproduction; made if it is not there.")
 flags.DEFINE_string("data_dir", None, "Where tfds keeps its data.")

@@ -4,8 +4,15 @@ The ranges are the paper's; which values between them, it does not say [not in t
 """
 
 from memjax import presets
+from memjax.experiments import fit
 from memjax.experiments.context import Context
-from memjax.experiments.scales import ADVERSARIAL_WEIGHTS, DROPOUT_AND_ADVERSARIAL, TECHNIQUES
+from memjax.experiments.scales import (
+    ADVERSARIAL_WEIGHTS,
+    DROPOUT_AND_ADVERSARIAL,
+    SCALES,
+    TECHNIQUES,
+)
+from memjax.experiments.studies import regularizers
 from memjax.sweeps.figures import last_rows
 from memjax.sweeps.points import Point
 
@@ -22,6 +29,9 @@ def _settings(quick):
 
 def get_points(variant=""):
     quick = presets.is_quick(variant)
+    if not quick:
+        yield from regularizers(SCALES["paper"]["regularizers"])
+        return
     for data in ("real", "randY"):
         for technique, field, strength, weight in _settings(quick):
             for seed in range(1 if quick else 3):
@@ -52,7 +62,10 @@ def get_tables(results):
     setup = f"The paper's CNN on CIFAR-10, {int(results['epoch'].max())} epochs at most"
     whole = results["epoch"].max() >= 100
     context = Context("paper" if whole else "smoke", setup)
-    last = last_rows(results)[[*setting, "train_accuracy", "best_validation_accuracy"]]
+    last = fit.without_distance(last_rows(results))
+    fits = last[["point", "member", *fit.COLUMNS]]
+    last = last[[*setting, "train_accuracy", "best_validation_accuracy", *fit.COLUMNS]]
     plain = results[(results["failure"] == "") & (results["adversarial_weight"] == 0)]
-    columns = ["technique", "strength", "data", "seed", "epoch", "train_loss"]
+    plain = plain.merge(fits, on=["point", "member"])
+    columns = ["technique", "strength", "data", "seed", "epoch", "train_loss", *fit.COLUMNS]
     return {"figure10": (last, context), "figure11": (plain[columns], context)}

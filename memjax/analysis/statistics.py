@@ -204,6 +204,35 @@ def bootstrap_interval(
       (Array(49.5, dtype=float32), True, True)
     """
     tails = jnp.array(_tails(level))
+    estimate, draws = bootstrap_draws(
+        key, statistic, values, num_resamples=num_resamples, axis=axis, batch_size=batch_size
+    )
+    lower, upper = jnp.quantile(draws, tails.astype(draws.dtype), axis=0)
+    return Interval(estimate, lower, upper)
+
+
+def bootstrap_draws(
+    key: jax.Array,
+    statistic: Callable[[Any], jax.Array],
+    values: Any,
+    *,
+    num_resamples: int = 1000,
+    axis: int = 0,
+    batch_size: int = 100,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns a statistic, and its values on bootstrap resamples, [resamples ...].
+
+    Args:
+      key: a typed key; the same key gives the same resamples.
+      statistic: takes what `values` is and returns a scalar or an array; a named function.
+      values: an array, or a pytree of arrays that are resampled together.
+      num_resamples: number of bootstrap resamples.
+      axis: the axis of the examples.
+      batch_size: how many resamples are held in memory at once; never changes the result.
+
+    Raises:
+      InputError: `values` is empty or of unequal lengths, or a number is out of range.
+    """
     for name, value in (("num_resamples", num_resamples), ("batch_size", batch_size)):
         if value < 1:
             raise InputError(f"{name}: {value}, must be at least 1")
@@ -217,9 +246,8 @@ def bootstrap_interval(
         return _as_float(statistic(jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis), values)))
 
     keys = jax.random.split(key, num_resamples)
-    statistics = jax.lax.map(resampled, keys, batch_size=min(batch_size, num_resamples))
-    lower, upper = jnp.quantile(statistics, tails.astype(statistics.dtype), axis=0)
-    return Interval(_as_float(statistic(values)), lower, upper)
+    draws = jax.lax.map(resampled, keys, batch_size=min(batch_size, num_resamples))
+    return _as_float(statistic(values)), draws
 
 
 def mean_difference_interval(

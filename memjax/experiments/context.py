@@ -8,11 +8,13 @@ class Context:
     """How the runs behind a table were made; kept in the table's file.
 
     Attributes:
-      scale: 'smoke', 'laptop' or 'paper'.
+      scale: 'smoke', 'laptop', 'workstation' or 'paper'.
       setup: one phrase for the caption: data set, network, number of examples, optimizer.
       reductions: how this scale is smaller than the paper, one sentence each.
+      made: when the runs were made, on what, with which version; one phrase.
     """
 
     scale: str
     setup: str
     reductions: tuple[str, ...] = ()
+    made: str = ""

@@ -7,15 +7,18 @@ loss-sensitivity, the l1 norm of the gradient of the average loss after t update
 example, differentiated through all t updates, as training goes on.
 """
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
 from memjax.experiments.study_runs import StudyRuns
 from memjax.passes.base import Options
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend, draw_mean_and_range, listed, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -31,6 +34,7 @@ COLUMNS = {
     "step": "number of SGD updates before the loss was taken",
     "num_examples": "number of training examples",
     "gini": "Gini coefficient over the examples of the l1 norm of the loss-sensitivity",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("influence",)
@@ -48,7 +52,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     found = runs.analysis("sensitivity", sensitivity_options(runs))
     by_step = found.groupby(["kind", "labels", "seed", "step"], sort=False)["gini"]
     table = by_step.agg(gini="first", num_examples="size").reset_index()
-    return table.rename(columns={"kind": "data"})[list(COLUMNS)]
+    return fit.with_fit(table, runs.fit).rename(columns={"kind": "data"})[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:
@@ -97,3 +101,48 @@ def measure_gini_difference(table: pd.DataFrame, labels: str) -> Measurement:
     """Gini coefficient of real data minus that of randX, averaged over the measured steps."""
     real = mean_gini(table, data="real", labels=labels)
     return over_seeds(real - mean_gini(table, data="randX", labels=labels))
+
+
+_EXPONENTIAL = "0.5 is the Gini coefficient of exponential values, 1/3 of uniform ones (0 to max)"
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        name="figure03_class_labels",
+        figure=NAME,
+        sentence="Loss depends on a subset of the examples on real data, on nearly all on noise.",
+        statistic="Gini coefficient of real data minus randX, class labels, mean over training",
+        test=partial(measure_gini_difference, labels="class"),
+        threshold=0.1,
+        primary=True,
+        why="a tenth of the coefficient's range can be seen in a plot",
+    ),
+    Claim(
+        name="figure03_unique_labels",
+        figure=NAME,
+        sentence="The same holds if every example is a class of its own.",
+        statistic="Gini coefficient of real data minus randX, unique labels, mean over training",
+        test=partial(measure_gini_difference, labels="unique"),
+        threshold=0.1,
+        why="a tenth of the coefficient's range can be seen in a plot",
+    ),
+    Claim(
+        name="figure03_real_high",
+        figure=NAME,
+        sentence="On real data only a subset of the examples matters (high Gini coefficient).",
+        statistic="Gini coefficient of real data, class labels, mean over training",
+        test=partial(measure_gini, data="real", labels="class"),
+        threshold=0.5,
+        opposite=1 / 3,
+        why=_EXPONENTIAL,
+    ),
+    Claim(
+        name="figure03_noise_low",
+        figure=NAME,
+        sentence="On noise nearly all examples matter (low Gini coefficient).",
+        statistic="Gini coefficient of randX, class labels, mean over training",
+        test=partial(measure_gini, data="randX", labels="class"),
+        direction="below",
+        threshold=1 / 3,
+        opposite=0.5,
+        why=_EXPONENTIAL,
+    ),
+)

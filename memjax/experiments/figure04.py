@@ -4,22 +4,26 @@ The networks and data of figure 3. Plotted on a log scale, for real data and for
 of the mean loss-sensitivity of class i's loss to the examples of class j, averaged over training.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit, kinds
 from memjax.experiments.context import Context
 from memjax.experiments.figure03 import sensitivity_options
 from memjax.experiments.rows import select
 from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import number_log_axis, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure
 
 NAME = "figure04"
 TITLE = "Figure 4: how does the loss on one class depend on the examples of another?"
-DATA = {"real": "real data", "randX": "random inputs (randX)"}
+DATA = {kind: kinds.WORDS[kind] for kind in (kinds.REAL, kinds.RANDX)}
 COLUMNS = {
     "data": "real or randX (every input is noise)",
     "seed": "seed of the network, of the order of the examples and of the noise",
@@ -27,6 +31,7 @@ COLUMNS = {
     "loss_class": "class of the examples whose loss it is",
     "sensitivity": "l1 norm of the gradient, mean over the class's examples and over the steps, "
     "nats per unit of pixel intensity",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("influence",)
@@ -37,7 +42,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     runs = studies["influence"]
     found = runs.analysis("class_sensitivity", sensitivity_options(runs), labels="class")
     names = {"kind": "data", "image_class": "label_class"}
-    return found.rename(columns=names)[list(COLUMNS)]
+    return fit.with_fit(found, runs.fit).rename(columns=names)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:
@@ -115,3 +120,39 @@ def _parts(table: pd.DataFrame, data: str) -> tuple[pd.Series, pd.Series]:
     if diagonal.empty or others.empty or min(diagonal.min(), others.min()) <= 0:
         raise NotMeasurable(f"the matrix of {data} has no positive diagonal and off-diagonal means")
     return diagonal, others
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *(
+        Claim(
+            name=f"figure04_diagonal_{data.lower()}",
+            figure=NAME,
+            sentence=f"Class by class, the diagonal dominates ({DATA[data]}).",
+            statistic="doublings from the mean off-diagonal to the mean diagonal sensitivity",
+            test=partial(measure_diagonal, data=data),
+            threshold=0.58,
+            why="0.58 doublings are half as much again",
+        )
+        for data in DATA
+    ),
+    Claim(
+        name="figure04_shared_patterns",
+        figure=NAME,
+        sentence="Relative to the diagonal, off-diagonal cells are larger for real data: patterns "
+        "are shared across classes.",
+        statistic="doublings of off-diagonal over diagonal sensitivity, real data minus randX",
+        test=measure_shared,
+        primary=True,
+        threshold=0.32,
+        why="0.32 doublings are a quarter more",
+    ),
+    Claim(
+        name="figure04_off_diagonal",
+        figure=NAME,
+        sentence="Off-diagonal cells are larger for real data than for random data.",
+        statistic="doublings from the mean off-diagonal sensitivity of randX to that of real data",
+        test=measure_off_diagonal,
+        threshold=0.32,
+        why="0.32 doublings are a quarter more",
+    ),
+)

@@ -4,20 +4,24 @@ The CNN is trained on CIFAR-10, on randX and on randY. Plotted over epochs: the 
 validation set and, as the paper's footnote tells, of the training set, at radius 0.3/255.
 """
 
+from functools import partial
+
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from memjax.experiments import noise_levels
+from memjax.experiments import fit, kinds, noise_levels
 from memjax.experiments.context import Context
 from memjax.experiments.rows import chosen_by_others, final, select, values_at
 from memjax.experiments.study_runs import StudyRuns
-from memjax.reporting.figures import add_legend_below, draw_bounds, seeds_phrase
+from memjax.reporting.claims import Claim
+from memjax.reporting.figures import add_legend_below, draw_mean_and_range, seeds_phrase
 from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
 from memjax.reporting.style import new_figure, series_style
 
 NAME = "figure09"
 TITLE = "Figure 9: how does the critical sample ratio develop on real data and on noise?"
-DATA = ("real", "randX", "randY")
+DATA = kinds.DATA
 SPLITS = {"validation": "validation set", "train": "training set"}
 COLUMNS = {
     "data": "real, randX (every input is noise) or randY (every label is random)",
@@ -27,6 +31,8 @@ COLUMNS = {
     "radius": "radius of the search, max-norm, in units of [0, 1] pixels",
     "csr_lower": "share of the examples found critical",
     "csr_upper": "share of the examples not certified safe",
+    "median_radius": "median critical radius found of the examples, in [0, 1] pixels",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("cifar_noise",)
@@ -34,7 +40,8 @@ STUDIES = ("cifar_noise",)
 
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the figure's table: CSR of both splits at every checkpoint, all data noise."""
-    table = noise_levels.critical_ratios(studies["cifar_noise"])
+    runs = studies["cifar_noise"]
+    table = fit.with_fit(noise_levels.critical_ratios(runs), runs.fit)
     whole = (table["kind"] == "real") | (table["level"] == 1.0)
     return table[whole].rename(columns={"kind": "data"})[list(COLUMNS)].reset_index(drop=True)
 
@@ -45,7 +52,7 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
     for ax, (split, words) in zip(axes[0], SPLITS.items(), strict=True):
         for place, data in enumerate(DATA):
             rows = select(table, split=split, data=data)
-            draw_bounds(ax, rows, "epoch", "csr_lower", "csr_upper", series_style(place), data)
+            draw_mean_and_range(ax, rows, "epoch", "csr_lower", series_style(place), data)
         ax.set(title=words, xlabel="epochs", ylabel="critical sample ratio", ylim=(-0.02, 1.02))
     add_legend_below(figure, *axes[0, 0].get_legend_handles_labels())
     return figure
@@ -53,11 +60,11 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
 
 def caption(table: pd.DataFrame, context: Context) -> str:
     """Returns what is drawn, with seeds and radius."""
-    radii = ", ".join(f"{radius:.3g}" for radius in sorted(table["radius"].unique()))
+    radii = ", ".join(f"{255 * radius:.3g}/255" for radius in sorted(table["radius"].unique()))
     return (
         f"{context.setup}. Share of examples with another predicted class within max-norm "
-        f"distance {radii} of [0, 1], found by search (line, a lower bound) up to what is not "
-        f"certified safe (thin dots, an upper bound); means over {seeds_phrase(table)}."
+        f"distance {radii}, found by searches; mean (line) and range (band) over "
+        f"{seeds_phrase(table)}."
     )
 
 
@@ -79,6 +86,18 @@ def measure_beyond_real(table: pd.DataFrame, data: str) -> Measurement:
     return over_seeds(ratios[data] - ratios["real"])
 
 
+def measure_nearer(table: pd.DataFrame, data: str) -> Measurement:
+    """Doublings of the median critical radius of validation images, real data to noise."""
+    rows = select(table, split="validation")
+    logs = rows.assign(median_radius=np.log2(rows["median_radius"]))
+    ends = final(logs, "median_radius", ["data", "seed"])
+    if not {data, "real"} <= set(ends.index.unique("data")):
+        raise NotMeasurable(f"the table has no {data}, or no real data")
+    if np.isinf(ends).any():
+        raise NotMeasurable("for half of the images no other class was found at any distance")
+    return over_seeds(ends[data] - ends["real"])
+
+
 def measure_rise(table: pd.DataFrame) -> Measurement:
     """Validation CSR at the end minus at the first measurement, mean over the data sets."""
     curves = _mean_curves(table, "validation")
@@ -89,20 +108,20 @@ def measure_levelling(table: pd.DataFrame) -> Measurement:
     """Rise of validation CSR in the second half minus in the first, mean over the data sets."""
     curves = _mean_curves(table, "validation")
     middle = (curves.index[0] + curves.index[-1]) / 2
-    halfway = values_at(curves, pd.Series(middle, index=curves.columns))
+    halfway = values_at(curves, pd.Series(middle, index=curves.columns), tolerance=0.25)
     return over_seeds(curves.iloc[-1] + curves.iloc[0] - 2 * halfway)
 
 
 def measure_training_rise(table: pd.DataFrame) -> Measurement:
     """Training-set CSR at its peak minus at the first measurement, mean over the data sets."""
     curves = _mean_curves(table, "train")
-    return over_seeds(values_at(curves, chosen_by_others(curves)) - curves.iloc[0])
+    return over_seeds(values_at(curves, chosen_by_others(curves), tolerance=0.0) - curves.iloc[0])
 
 
 def measure_training_fall(table: pd.DataFrame) -> Measurement:
     """Training-set CSR at its peak minus at the end, mean over the data sets."""
     curves = _mean_curves(table, "train")
-    return over_seeds(values_at(curves, chosen_by_others(curves)) - curves.iloc[-1])
+    return over_seeds(values_at(curves, chosen_by_others(curves), tolerance=0.0) - curves.iloc[-1])
 
 
 def _mean_curves(table: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -112,3 +131,75 @@ def _mean_curves(table: pd.DataFrame, split: str) -> pd.DataFrame:
     if len(wide) < 3:
         raise NotMeasurable(f"{split} CSR was measured at fewer than three epochs")
     return wide.T.groupby("seed").mean().T
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *(
+        Claim(
+            name=f"figure09_radius_{data.lower()}",
+            figure=NAME,
+            sentence=f"Decision boundaries are far nearer after {data} than after real data.",
+            statistic=f"doublings of the median critical radius of validation images at the end, "
+            f"real data to {data}",
+            test=partial(measure_nearer, data=data),
+            direction="below",
+            threshold=-0.5,
+            why="'far': nearly a third nearer",
+            primary=data == kinds.RANDX,
+            gate=fit.gate(),
+        )
+        for data in ("randX", "randY")
+    ),
+    *(
+        Claim(
+            name=f"figure09_{data.lower()}_beyond_real",
+            figure=NAME,
+            sentence=f"The critical sample ratio is far higher on {data} than on real data.",
+            statistic=f"final validation CSR of {data} minus that of real data",
+            test=partial(measure_beyond_real, data=data),
+            threshold=0.1,
+            why="'far higher': one example in ten more is critical",
+            gate=fit.gate(),
+        )
+        for data in ("randX", "randY")
+    ),
+    Claim(
+        name="figure09_rises",
+        figure=NAME,
+        sentence="Validation CSR rises in training.",
+        statistic="validation CSR at the end minus at the first measurement, mean over data sets",
+        test=measure_rise,
+        threshold=0.05,
+        why="one example in twenty more is critical",
+    ),
+    Claim(
+        name="figure09_levels_off",
+        figure=NAME,
+        sentence="The rise of validation CSR levels off.",
+        statistic="rise in the second half of training minus that in the first",
+        test=measure_levelling,
+        direction="below",
+        threshold=-0.05,
+        why="one example in twenty fewer becomes critical",
+    ),
+    Claim(
+        name="figure09_training_rises",
+        figure=NAME,
+        sentence="Training-set CSR rises at first (footnote).",
+        statistic="training CSR at its peak (as the other seeds place it) minus at first",
+        test=measure_training_rise,
+        threshold=0.02,
+        opposite=0.01,
+        why="one example in fifty; below one in a hundred there is no rise",
+    ),
+    Claim(
+        name="figure09_training_falls",
+        figure=NAME,
+        sentence="Training-set CSR falls afterwards (footnote).",
+        statistic="training CSR at its peak (as the other seeds place it) minus at the end",
+        test=measure_training_fall,
+        threshold=0.02,
+        opposite=0.01,
+        why="one example in fifty; below one in a hundred there is no fall",
+    ),
+)

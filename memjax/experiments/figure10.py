@@ -6,15 +6,20 @@ and on real data. Plotted: for each technique and strength, the final TRAINING a
 it runs to the left stops memorization at no cost.
 """
 
+from functools import partial
+
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit
 from memjax.experiments.context import Context
-from memjax.experiments.rows import chosen_by_others, select, values_at
+from memjax.experiments.rows import select
 from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, TECHNIQUES
 from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend_below, seeds_phrase
-from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
+from memjax.reporting.measurement import Measurement, NotMeasurable, least_of, over_seeds
 from memjax.reporting.style import new_figure, series_style
 
 NAME = "figure10"
@@ -30,6 +35,7 @@ COLUMNS = {
     "seed": "seed of the network and the order",
     "train_accuracy": "share of the training examples right at the end, by the labels trained on",
     "best_validation_accuracy": "highest validation accuracy over training (true labels)",
+    **fit.COLUMNS,
 }
 SETTING = ["technique", "strength", "adversarial_weight"]
 
@@ -38,14 +44,16 @@ STUDIES = ("regularizers",)
 
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the figure's table: the end of every run."""
-    return studies["regularizers"].last_rows()[list(COLUMNS)].reset_index(drop=True)
+    runs = studies["regularizers"]
+    return fit.with_fit(runs.last_rows(), runs.fit)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:
     """Draws validation accuracy on real data against training accuracy on randY."""
     figure, axes = new_figure(width=6.6, height=4.6)
     ax = axes[0, 0]
-    means = _by_setting(table).groupby(SETTING)[["memorized", "validation"]].mean().reset_index()
+    runs = _by_setting(table).groupby(SETTING)[["memorized", "validation"]]
+    means = runs.mean().join(runs.std().fillna(0.0).add_suffix("_spread")).reset_index()
     plain = means[means["technique"] == "none"]
     for place, technique in enumerate(TECHNIQUES):
         rows = means[means["technique"] == technique]
@@ -57,6 +65,13 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
         else:
             rows = pd.concat([plain, rows.sort_values("strength")])
         ax.plot(rows["memorized"], rows["validation"], label=technique, **look)
+        spread = {"xerr": rows["memorized_spread"], "yerr": rows["validation_spread"]}
+        bars = {"fmt": "none", "ecolor": look["color"], "elinewidth": 0.8, "alpha": 0.6}
+        ax.errorbar(rows["memorized"], rows["validation"], **spread, **bars)
+        for _, row in rows[rows["technique"] == technique].iterrows():
+            place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7}
+            words = f"{row['strength']:g}"
+            ax.annotate(words, (row["memorized"], row["validation"]), **place, color=look["color"])
     star = {"marker": "*", "markersize": 14, "color": "black", "linestyle": "none"}
     ax.plot(plain["memorized"], plain["validation"], label="no regulariser", **star)
     ax.set(xlabel="final training accuracy on random labels (randY): memorized")
@@ -74,8 +89,8 @@ def caption(table: pd.DataFrame, context: Context) -> str:
     )
     return (
         f"{context.setup}. Each marker is one strength ({words}), joined in order of "
-        f"strength from no regulariser (star); means over {seeds_phrase(table)}. Upper left is "
-        "best."
+        "strength from no regulariser (star), the strength beside it; mean and standard deviation "
+        f"over {seeds_phrase(table)}. Upper left is best."
     )
 
 
@@ -92,25 +107,68 @@ def alt_text(table: pd.DataFrame, context: Context) -> str:
     return f"Curves of validation accuracy on real data over training accuracy on randY. {words}."
 
 
-def measure_capped(table: pd.DataFrame, technique: str) -> Measurement:
-    """Score of a technique: training accuracy on randY that it takes away, minus its price."""
-    return over_seeds(_scores(table, [technique]))
+def measure_capped(table: pd.DataFrame, technique: str, strength: float) -> Measurement:
+    """Score at one strength: training accuracy on randY that it takes away, minus its price."""
+    rows = _by_setting(table)
+    plain, chosen = (
+        part.groupby("seed")[["memorized", "validation"]].mean()
+        for part in (
+            select(rows, technique="none"),
+            select(rows, technique=technique, strength=strength),
+        )
+    )
+    lost = (plain["validation"] - chosen["validation"]).clip(lower=0)
+    return over_seeds(plain["memorized"] - chosen["memorized"] - PRICE * lost)
 
 
 def measure_beyond_others(table: pd.DataFrame, technique: str, rivals: str) -> Measurement:
-    """Score of a technique minus that of the best other one.
+    """Hypervolume of a technique minus that of the rival that comes nearest.
 
     Args:
       table: the figure's table.
       technique: the one that is claimed to be best.
       rivals: 'single' (dropout + adversarial not counted) or 'all'.
     """
-    others = [name for name in TECHNIQUES if name != technique and name in set(table["technique"])]
+    rows = _by_setting(table)
+    others = [name for name in TECHNIQUES if name != technique and name in set(rows["technique"])]
     if rivals == "single":
         others = [name for name in others if name != DROPOUT_AND_ADVERSARIAL]
-    if not others:
-        raise NotMeasurable("no other technique in the table")
-    return over_seeds(_scores(table, [technique]) - _scores(table, others))
+    volume = hypervolumes(rows, technique)
+    return least_of([over_seeds(volume - hypervolumes(rows, other)) for other in others])
+
+
+def measure_flatness(table: pd.DataFrame, technique: str) -> Measurement:
+    """Validation accuracy lost for each unit of memorization taken away, over all strengths."""
+    rows = _by_setting(table)
+    plain = select(rows, technique="none").set_index("seed")[["memorized", "validation"]]
+    chosen = select(rows, technique=technique)
+    away = plain.loc[chosen["seed"]].to_numpy() - chosen[["memorized", "validation"]].to_numpy()
+    sums = pd.DataFrame({"product": away[:, 0] * away[:, 1], "square": away[:, 0] ** 2})
+    sums = sums.groupby(chosen["seed"].to_numpy()).sum()
+    return over_seeds(sums["product"] / sums["square"].replace(0, np.nan))
+
+
+def hypervolumes(rows: pd.DataFrame, technique: str) -> pd.Series:
+    """Returns for each seed the share of the plane that a technique's settings are better than.
+
+    That is the area between the settings (no regulariser among them) and the worst corner: all of
+    randY memorized, no validation example right. Every strength counts, and none is chosen.
+
+    Args:
+      rows: memorized and validation of each setting and seed.
+      technique: one of them.
+    """
+    names = set(rows["technique"])
+    if technique not in names or "none" not in names:
+        raise NotMeasurable(f"the table lacks none, or {technique}")
+    rows = rows[rows["technique"].isin(["none", technique])]
+    return pd.Series({seed: _hypervolume(part) for seed, part in rows.groupby("seed")})
+
+
+def _hypervolume(rows: pd.DataFrame) -> float:
+    rows = rows.sort_values("memorized")
+    steps = np.diff(np.append(rows["memorized"].to_numpy(), 1.0))
+    return float(steps @ np.maximum.accumulate(rows["validation"].to_numpy()))
 
 
 def _by_setting(table: pd.DataFrame) -> pd.DataFrame:
@@ -122,24 +180,55 @@ def _by_setting(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(columns, axis=1, join="inner").reset_index()
 
 
-def _scores(table: pd.DataFrame, techniques: list[str]) -> pd.Series:
-    """Returns for each seed the score at the setting of these that is best for the other seeds.
-
-    The score is the training accuracy on randY below that without regulariser, minus PRICE times
-    the validation accuracy on real data below that without. Without regulariser it is 0.
-    """
-    rows = _by_setting(table)
-    memorized, validation = (
-        rows.pivot(index=SETTING, columns="seed", values=value).dropna(axis=1)
-        for value in ("memorized", "validation")
-    )
-    if memorized.empty:
-        raise NotMeasurable("no seed has every setting, on real data and on randY")
-    plain = memorized.index.get_level_values("technique") == "none"
-    if plain.sum() != 1 or set(techniques) - set(rows["technique"]):
-        raise NotMeasurable(f"the table lacks none, or one of {', '.join(techniques)}")
-    lost = (validation[plain].iloc[0] - validation).clip(lower=0)
-    scores = memorized[plain].iloc[0] - memorized - PRICE * lost
-    scores = scores[scores.index.get_level_values("technique").isin(["none", *techniques])]
-    scores = scores.reset_index(drop=True)
-    return values_at(scores, chosen_by_others(scores))
+_CAPPED = "training accuracy on randY taken away, minus 10 times what real validation loses"
+_VOLUME = "share of the plane (memorized, validation) that its strengths are better than"
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        name="figure10_dropout_caps",
+        figure=NAME,
+        sentence="Dropout caps memorization at no cost for real data.",
+        statistic=f"{_CAPPED}, dropout 0.5",
+        test=partial(measure_capped, technique="dropout", strength=0.5),
+        threshold=0.2,
+        opposite=0.05,
+        why="a fifth of the examples is a cap; one in twenty is none",
+        primary=True,
+        gate=fit.gate(technique="none"),
+    ),
+    Claim(
+        name="figure10_dropout_best",
+        figure=NAME,
+        sentence="Of the single techniques dropout is best.",
+        statistic=f"{_VOLUME}, dropout minus each other single technique, the least",
+        test=partial(measure_beyond_others, technique="dropout", rivals="single"),
+        threshold=0.01,
+        why="one hundredth of the plane: two points less memorized at half of validation right",
+        gate=fit.gate(technique="none"),
+    ),
+    Claim(
+        name="figure10_adversarial_best",
+        figure=NAME,
+        sentence="Dropout with adversarial training is best of all.",
+        statistic=f"{_VOLUME}, dropout + adversarial minus each other technique, the least",
+        test=partial(measure_beyond_others, technique=DROPOUT_AND_ADVERSARIAL, rivals="all"),
+        threshold=0.01,
+        why="one hundredth of the plane: two points less memorized at half of validation right",
+        gate=fit.gate(technique="none"),
+    ),
+    *(
+        Claim(
+            name=f"figure10_flat_{technique.replace(' + ', '_').replace(' ', '_')}",
+            figure=NAME,
+            sentence=f"Memorization is capped at no cost: {technique}.",
+            statistic="validation accuracy lost for each unit of randY training accuracy taken "
+            "away, least squares over all strengths",
+            test=partial(measure_flatness, technique=technique),
+            direction="below",
+            threshold=0.1,
+            opposite=0.1,
+            why="a point of validation accuracy for ten of memorization",
+            gate=fit.gate(technique="none"),
+        )
+        for technique in TECHNIQUES
+    ),
+)

@@ -1,171 +1,319 @@
-"""What figures 7 and 8 share: accuracy and critical sample ratio over training, by noise level."""
+"""Figures 7 and 8: does complexity grow with noise? (MLP on MNIST, CNN on CIFAR-10)
 
+A network is trained where a share of the inputs (randX, left) or of the labels (randY, right) is
+noise, at several levels. Plotted over epochs: training and validation accuracy; the critical sample
+ratio (CSR) of the validation set, the share of examples with another predicted class within a small
+max-norm distance; and the median of that distance, the critical radius, which has no radius to be
+chosen and does not saturate.
+"""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from memjax.experiments.rows import (
-    chosen_by_others,
-    final,
-    highest,
-    of_kind,
-    rise_over_levels,
-    select,
-    values_at,
-)
+from memjax.experiments import fit, kinds, noise_measures
+from memjax.experiments.context import Context
+from memjax.experiments.rows import final, of_kind
 from memjax.experiments.study_runs import StudyRuns
 from memjax.passes.base import Options
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import (
     add_legend_below,
-    draw_bounds,
     draw_mean_and_range,
+    number_log_axis,
     percent,
     seeds_phrase,
 )
-from memjax.reporting.measurement import Measurement, NotMeasurable, over_seeds
-from memjax.reporting.style import level_style, new_figure
+from memjax.reporting.style import new_figure, share_style
 
-KINDS = {"randX": "random inputs (randX)", "randY": "random labels (randY)"}
 COLUMNS = {
-    "kind": "real (level 0, shared by both kinds), randX or randY",
-    "level": "share of the training examples that are noise, 0 to 1",
-    "seed": "seed of the network, the order and the noise",
+    "kind": kinds.KIND_COLUMN,
+    "level": kinds.LEVEL_COLUMN,
+    "seed": kinds.SEED_COLUMN,
     "epoch": "epochs trained",
     "train_accuracy": "share of the training examples right, by the labels trained on",
     "validation_accuracy": "share of the validation examples right, by their true labels",
-    "radius": "radius of the critical sample search, max-norm, in units of [0, 1] pixels",
+    "clean_accuracy": "training accuracy on the examples that are not noise",
+    "corrupted_accuracy": "training accuracy on the noise, by the labels trained on",
+    "mislabeled_as_true": "share of the wrong labels predicted as the true class",
+    "mislabeled_as_label": "share of the wrong labels predicted as the label trained on",
+    "radius": "radius of the critical sample ratio, max-norm, in units of [0, 1] pixels",
     "csr_lower": "share of validation examples found critical; nan where it was not measured",
     "csr_upper": "share of validation examples not certified safe; nan where not measured",
+    "median_radius": "median critical radius found of validation examples, in [0, 1] pixels",
+    **fit.COLUMNS,
 }
 
 
+# One of the two kinds each, and the other in the other figure: a dozen primary claims in all.
+PRIMARY = (("figure07", kinds.RANDX), ("figure08", kinds.RANDY))
+
+
 def critical_ratios(runs: StudyRuns) -> pd.DataFrame:
-    """Returns the CSR of both splits at every checkpoint, at the study's radius."""
+    """Returns CSR and median radius of both splits at every checkpoint, at the study's radius."""
     sizes = runs.sizes
     options = Options(num_examples=sizes.num_searched, radii=(sizes.radius,))
     return ratios(runs.analysis("critical", options))
 
 
 def ratios(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns critical sample ratios from the rows of single examples."""
+    """Returns critical sample ratios and median radii from the rows of single examples."""
     by = ["kind", "level", "seed", "epoch", "split", "radius"]
-    means = table.groupby(by, sort=False)[["critical_lower", "critical_upper"]].mean().reset_index()
-    return means.rename(columns={"critical_lower": "csr_lower", "critical_upper": "csr_upper"})
+    found = table.groupby(by, sort=False)
+    means = found[["critical_lower", "critical_upper"]].mean()
+    means["median_radius"] = found["found_radius"].median()
+    names = {"critical_lower": "csr_lower", "critical_upper": "csr_upper"}
+    return means.reset_index().rename(columns=names)
 
 
-def tabulate_levels(runs: StudyRuns) -> pd.DataFrame:
-    """Returns the figure's table: accuracy at every logged epoch, CSR at every checkpoint."""
-    by = ["kind", "level", "seed", "epoch"]
-    found = critical_ratios(runs)
-    found = found[found["split"] == "validation"][[*by, "radius", "csr_lower", "csr_upper"]]
-    accuracy = runs.results[[*by, "train_accuracy", "validation_accuracy"]]
-    table = accuracy.merge(found, on=by, how="left")
-    return table.fillna({"radius": runs.sizes.radius})[list(COLUMNS)]
+@dataclasses.dataclass(frozen=True)
+class NoiseLevels:
+    """Figure 7 or figure 8: the same on another network."""
+
+    NAME: str
+    TITLE: str
+    STUDIES: tuple[str, ...]
+    CLAIMS: tuple[Claim, ...]
+    COLUMNS = COLUMNS
+
+    def tabulate(self, studies: dict[str, StudyRuns]) -> pd.DataFrame:
+        """Returns the figure's table: accuracy at every epoch, CSR at every checkpoint."""
+        runs = studies[self.STUDIES[0]]
+        by = ["kind", "level", "seed", "epoch"]
+        found = critical_ratios(runs)
+        found = found[found["split"] == "validation"].drop(columns="split")
+        table = runs.results.drop(columns="member").merge(found, on=by, how="outer")
+        table = fit.with_fit(table, runs.fit.drop(columns="member"))
+        return table.fillna({"radius": runs.sizes.radius})[list(COLUMNS)]
+
+    def draw(self, table: pd.DataFrame, context: Context) -> Figure:
+        """Draws accuracy, CSR and critical radius, randX to the left and randY to the right."""
+        figure, axes = new_figure(columns=2, rows=3, width=4.6, height=2.8)
+        for column, (kind, words) in enumerate(kinds.NOISE.items()):
+            rows = of_kind(table, kind)
+            for level in sorted(rows["level"].unique()):
+                _draw_level(axes[:, column], rows[rows["level"] == level], level)
+            axes[0, column].set_title(words)
+        for ax in axes[0]:
+            ax.set(xlabel="epochs", ylabel="accuracy", ylim=(-0.02, 1.02))
+        for ax in axes[1]:
+            ax.set(xlabel="epochs", ylim=(-0.02, 1.02))
+            ax.set_ylabel(f"critical sample ratio,\nradius {_in_255(table['radius'].iloc[0])}")
+        for ax in axes[2]:
+            ax.set(xlabel="epochs", ylabel="median critical radius\n(n/255, log scale)")
+            ax.set_yscale("log")
+            number_log_axis(ax.yaxis)
+        lines, labels = axes[1, 0].get_legend_handles_labels()
+        split = [Line2D([], [], color="0.2", linestyle=dashes) for dashes in ("-", ":")]
+        names = [
+            "training accuracy",
+            "validation accuracy",
+            *(f"{label} noise" for label in labels),
+        ]
+        add_legend_below(figure, [*split, *lines], names)
+        return figure
+
+    def caption(self, table: pd.DataFrame, context: Context) -> str:
+        """Returns what is drawn, with seeds and radius."""
+        return (
+            f"{context.setup}. Above: training (solid) and validation (dotted) accuracy. Middle: "
+            "share of validation examples with another predicted class within max-norm distance "
+            f"{_in_255(table['radius'].iloc[0])}, found by searches. Below: the median of that "
+            f"distance. Mean (line) and range (band) over {seeds_phrase(table)}."
+        )
+
+    def alt_text(self, table: pd.DataFrame, context: Context) -> str:
+        """Returns the picture in words."""
+        ends = final(table, "validation_accuracy", ["kind", "level"])
+        found = final(table, "csr_lower", ["kind", "level"])
+        words = "; ".join(
+            f"{kind} {percent(level)}: validation accuracy {ends[kind, level]:.2f}, critical "
+            f"sample ratio {found[kind, level]:.2f}"
+            for kind, level in ends.index.intersection(found.index)
+        )
+        return (
+            "Six panels of accuracy, critical sample ratio and critical radius over epochs. At the "
+            f"end, {words}."
+        )
 
 
-def draw_levels(table: pd.DataFrame) -> Figure:
-    """Draws accuracy above and CSR below, randX to the left and randY to the right."""
-    figure, axes = new_figure(columns=2, rows=2, width=4.6, height=3.2)
-    for column, (kind, words) in enumerate(KINDS.items()):
-        rows = of_kind(table, kind)
-        levels = sorted(rows["level"].unique())
-        accuracy, ratio = axes[:, column]
-        for place, level in enumerate(levels):
-            at_level = rows[rows["level"] == level]
-            look = level_style(place, len(levels))
-            solid, dotted = look | {"linestyle": "-"}, look | {"linestyle": ":"}
-            draw_mean_and_range(accuracy, at_level, "epoch", "train_accuracy", solid)
-            draw_mean_and_range(
-                accuracy, at_level, "epoch", "validation_accuracy", dotted, percent(level)
-            )
-            draw_bounds(ratio, at_level, "epoch", "csr_lower", "csr_upper", look, percent(level))
-        accuracy.set(title=words, xlabel="epochs", ylabel="accuracy", ylim=(-0.02, 1.02))
-        ratio.set(xlabel="epochs", ylabel="critical sample ratio\n(validation)", ylim=(-0.02, 1.02))
-    lines, labels = axes[1, 0].get_legend_handles_labels()
-    solid_line = Line2D([], [], color="0.2", linestyle="-")
-    dotted_line = Line2D([], [], color="0.2", linestyle=":")
-    names = ["training accuracy", "validation accuracy", *(f"{label} noise" for label in labels)]
-    add_legend_below(figure, [solid_line, dotted_line, *lines], names)
-    return figure
+def _draw_level(panels: list[Axes], rows: pd.DataFrame, level: float) -> None:
+    look = share_style(level)
+    for value, dashes in (("train_accuracy", "-"), ("validation_accuracy", ":")):
+        style = look | {"linestyle": dashes, "marker": ""}
+        draw_mean_and_range(panels[0], rows, "epoch", value, style)
+    draw_mean_and_range(panels[1], rows, "epoch", "csr_lower", look, percent(level))
+    found = rows.assign(median_radius=255 * rows["median_radius"].where(np.isfinite))
+    draw_mean_and_range(panels[2], found, "epoch", "median_radius", look)
 
 
-def caption_levels(table: pd.DataFrame, setup: str) -> str:
-    """Returns what is drawn, with seeds and radius."""
+def _in_255(radius: float) -> str:
+    return f"{255 * radius:.3g}/255"
+
+
+def _claims(figure: str, network: str) -> tuple[Claim, ...]:
+    """Returns the claims of figure 7 or 8, the same for both networks."""
+    claim = partial(Claim, figure=figure)
+    measures = noise_measures
+    by_kind = (
+        made
+        for kind, words in kinds.NOISE.items()
+        for made in (
+            claim(
+                name=f"{figure}_radius_{kind.lower()}",
+                sentence=f"{network}: the decision boundaries are nearer with more {words}.",
+                statistic="doublings of the median critical radius of validation images at the end "
+                "of training, level 0 to 1",
+                test=partial(measures.measure_radius_rise, kind=kind),
+                direction="below",
+                threshold=-0.5,
+                why="0.5 doublings: nearly a third nearer with nothing but noise than with none",
+                primary=(figure, kind) in PRIMARY,
+                gate=measures.gate_of(kind),
+            ),
+            claim(
+                name=f"{figure}_csr_{kind.lower()}",
+                sentence=f"{network}: the critical sample ratio is higher with more {words}.",
+                statistic="rise of the final validation CSR (found by search), level 0 to 1",
+                test=partial(measures.measure_csr_rise, kind=kind),
+                threshold=0.05,
+                why="one example in twenty more is critical",
+                gate=measures.gate_of(kind),
+            ),
+            claim(
+                name=f"{figure}_csr_monotone_{kind.lower()}",
+                sentence=f"{network}: the critical sample ratio rises level by level of {words}.",
+                statistic="Kendall's tau of final validation CSR and level, mean over seeds",
+                test=partial(measures.measure_monotone, kind=kind),
+                threshold=0.5,
+                opposite=0.0,
+                why="0.5: three of four pairs of levels are in order; 0 is no order",
+                gate=measures.gate_of(kind),
+            ),
+            claim(
+                name=f"{figure}_csr_matched_{kind.lower()}",
+                sentence=f"{network}: at equal training accuracy CSR is higher on {words}.",
+                statistic="validation CSR of the highest level minus that of real data, each where "
+                f"{measures.MATCHED:.0%} of its training examples are first right",
+                test=partial(measures.measure_csr_matched, kind=kind),
+                threshold=0.05,
+                why="one example in twenty more is critical",
+            ),
+            claim(
+                name=f"{figure}_fits_{kind.lower()}",
+                sentence=f"{network}: the networks fit {words}.",
+                statistic="final training accuracy at the highest level",
+                test=partial(measures.measure_fitted, kind=kind),
+                threshold=fit.FITTED,
+                opposite=0.9,
+                why="99 % is the gate of the other claims; below 90 % they do not fit",
+                primary=figure == "figure07",
+            ),
+            claim(
+                name=f"{figure}_final_accuracy_{kind.lower()}",
+                sentence=f"{network}: final validation accuracy is lower with more {words}.",
+                statistic="rise of the final validation accuracy, level 0 to 1",
+                test=partial(measures.measure_final_accuracy_rise, kind=kind),
+                direction="below",
+                threshold=-0.02,
+                why="two points of accuracy are more than the spread between seeds",
+                gate=measures.gate_of(kind),
+            ),
+            claim(
+                name=f"{figure}_best_accuracy_{kind.lower()}",
+                sentence=f"{network}: best validation accuracy is lower with more {words}.",
+                statistic="rise of the best validation accuracy, level 0 to 1",
+                test=partial(measures.measure_best_accuracy_rise, kind=kind),
+                direction="below",
+                threshold=-0.02,
+                why="two points of accuracy are more than the spread between seeds",
+            ),
+        )
+    )
+    return (*by_kind, *_order_claims(figure, network))
+
+
+def _order_claims(figure: str, network: str) -> tuple[Claim, ...]:
+    """Returns the claims on what comes first, all at the highest level of randY below 1."""
+    claim = partial(Claim, figure=figure)
+    measures = noise_measures
     return (
-        f"{setup}. Above: training (solid) and validation (dotted) accuracy, mean and "
-        "range. Below: share of validation examples with another predicted class within "
-        f"{_radius_words(table)}, found by search (line, a lower bound) up to what is not "
-        f"certified safe (thin dots, an upper bound); means over {seeds_phrase(table)}."
+        claim(
+            name=f"{figure}_patterns_first",
+            sentence=f"{network}: patterns are learned before noise is memorized.",
+            statistic="doublings from the epochs in which half of the clean training examples are "
+            "right to those for half of the wrong labels, highest randY level",
+            test=measures.measure_clean_first,
+            threshold=1.0,
+            why="the wrong labels take at least twice as long",
+            primary=figure == "figure07",
+        ),
+        claim(
+            name=f"{figure}_true_label_first",
+            sentence=f"{network}: wrong labels are first predicted as the true class.",
+            statistic="share of the wrong labels predicted as the true class minus as the label, "
+            "where clean and wrong are told apart best in training, highest randY level",
+            test=measures.measure_true_first,
+            threshold=0.2,
+            why="one in five more: the pattern is stronger than the label",
+        ),
+        claim(
+            name=f"{figure}_randy_takes_longer",
+            sentence=f"{network}: random labels take longer to fit than real data.",
+            statistic="doublings of the epochs to 99 % training accuracy, real data to the "
+            "highest level of randY",
+            test=measures.measure_randy_later,
+            threshold=0.32,
+            why="0.32 doublings are a quarter more epochs",
+        ),
+        claim(
+            name=f"{figure}_randy_peaks_early",
+            sentence=f"{network}: with random labels validation accuracy peaks early.",
+            statistic="share of training at which it peaks, highest randY level below 1",
+            test=measures.measure_peak_time,
+            direction="below",
+            threshold=0.5,
+            opposite=0.5,
+            why="early is in the first half of training",
+            gate=measures.gate_of(kinds.RANDY),
+        ),
+        claim(
+            name=f"{figure}_randy_falls",
+            sentence=f"{network}: with random labels validation accuracy falls after its peak.",
+            statistic="validation accuracy where clean and wrong are told apart best in training, "
+            "minus at the end, highest randY level below 1",
+            test=measures.measure_fall,
+            threshold=0.02,
+            opposite=0.01,
+            why="two points are more than the spread between seeds; below one there is no fall",
+            gate=measures.gate_of(kinds.RANDY),
+        ),
+        claim(
+            name=f"{figure}_randy_csr_rises_meanwhile",
+            sentence=f"{network}: with random labels CSR rises while validation accuracy falls.",
+            statistic="validation CSR at the end minus where clean and wrong are told apart best",
+            test=measures.measure_csr_rise_meanwhile,
+            threshold=0.05,
+            why="one example in twenty more is critical",
+            gate=measures.gate_of(kinds.RANDY),
+        ),
     )
 
 
-def alt_text_levels(table: pd.DataFrame) -> str:
-    """Returns the picture in words."""
-    ends = final(table, "validation_accuracy", ["kind", "level"])
-    ratios = final(table, "csr_lower", ["kind", "level"])
-    words = "; ".join(
-        f"{kind} {percent(level)}: validation accuracy {ends[kind, level]:.2f}, critical sample "
-        f"ratio {ratios[kind, level]:.2f}"
-        for kind, level in ends.index.intersection(ratios.index)
-    )
-    return f"Four panels of accuracy and critical sample ratio over epochs. At the end, {words}."
-
-
-def measure_csr_rise(table: pd.DataFrame, kind: str) -> Measurement:
-    """Rise of the CSR at the end of training from noise level 0 to 1, by least squares."""
-    ratios = final(of_kind(table, kind), "csr_lower", ["level", "seed"])
-    return over_seeds(rise_over_levels(ratios))
-
-
-def measure_final_accuracy_rise(table: pd.DataFrame, kind: str) -> Measurement:
-    """Rise of the final validation accuracy from noise level 0 to 1, by least squares."""
-    accuracy = final(of_kind(table, kind), "validation_accuracy", ["level", "seed"])
-    return over_seeds(rise_over_levels(accuracy))
-
-
-def measure_best_accuracy_rise(table: pd.DataFrame, kind: str) -> Measurement:
-    """Rise of the best validation accuracy from noise level 0 to 1, by least squares."""
-    rows = of_kind(table, kind)
-    return over_seeds(
-        rise_over_levels(rows.groupby(["level", "seed"])["validation_accuracy"].max())
-    )
-
-
-def measure_peak_time(table: pd.DataFrame) -> Measurement:
-    """Share of training at which validation accuracy peaks, highest randY level below 1."""
-    rows = _noisiest_labels(table)
-    curves = _curves(rows, "validation_accuracy")
-    return over_seeds(curves.idxmax() / curves.index.max())
-
-
-def measure_fall_after_peak(table: pd.DataFrame) -> Measurement:
-    """Validation accuracy at its peak minus at the end, highest randY level below 1."""
-    rows = _noisiest_labels(table)
-    curves = _curves(rows, "validation_accuracy")
-    return over_seeds(values_at(curves, chosen_by_others(curves)) - curves.iloc[-1])
-
-
-def measure_csr_rise_after_peak(table: pd.DataFrame) -> Measurement:
-    """CSR at the end minus at the accuracy's peak, highest randY level below 1."""
-    rows = _noisiest_labels(table)
-    peaks = chosen_by_others(_curves(rows, "validation_accuracy"))
-    ratios = _curves(rows, "csr_lower")
-    return over_seeds(ratios.iloc[-1] - values_at(ratios, peaks))
-
-
-def _curves(rows: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Returns [epochs seeds], only epochs at which every seed was measured."""
-    curves = rows.pivot(index="epoch", columns="seed", values=value).dropna()
-    if len(curves) < 2:
-        raise NotMeasurable(f"{value} was measured at fewer than two epochs")
-    return curves
-
-
-def _noisiest_labels(table: pd.DataFrame) -> pd.DataFrame:
-    rows = select(table, kind="randY")
-    return select(rows, level=highest(rows["level"], below=1.0))
-
-
-def _radius_words(table: pd.DataFrame) -> str:
-    radii = sorted(table["radius"].unique())
-    return "max-norm distance " + ", ".join(f"{radius:.3g}" for radius in radii) + " of [0, 1]"
+FIGURE07 = NoiseLevels(
+    "figure07",
+    "Figure 7: does complexity grow with noise? (MLP on MNIST)",
+    ("mnist_noise",),
+    _claims("figure07", "MLP on MNIST"),
+)
+FIGURE08 = NoiseLevels(
+    "figure08",
+    "Figure 8: does complexity grow with noise? (CNN on CIFAR-10)",
+    ("cifar_noise",),
+    _claims("figure08", "CNN on CIFAR-10"),
+)

@@ -5,14 +5,17 @@ Plotted: the Gini coefficient over examples, as in figure 3, for each norm.
 """
 
 import math
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit
 from memjax.experiments.context import Context
 from memjax.experiments.figure03 import DATA, mean_gini, sensitivity_options
 from memjax.experiments.rows import select
 from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend, draw_mean_and_range, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure, series_style
@@ -26,6 +29,7 @@ COLUMNS = {
     "seed": "seed of the network, of the order of the examples and of the noise",
     "step": "number of SGD updates before the loss was taken",
     "gini": "Gini coefficient over the examples of that norm",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("influence",)
@@ -40,7 +44,8 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
         options = sensitivity_options(runs, norm_order=order)
         found = runs.analysis("sensitivity", options, table_name, labels="class")
         parts.append(found.drop_duplicates(["kind", "seed", "step"]).assign(norm=norm))
-    return pd.concat(parts, ignore_index=True).rename(columns={"kind": "data"})[list(COLUMNS)]
+    table = fit.with_fit(pd.concat(parts, ignore_index=True), runs.fit)
+    return table.rename(columns={"kind": "data"})[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:
@@ -78,3 +83,19 @@ def measure_gini_difference(table: pd.DataFrame, norm: str) -> Measurement:
     """Gini coefficient of real data minus that of randX, averaged over the measured steps."""
     real, noise = (mean_gini(table, norm=norm, data=data) for data in DATA)
     return over_seeds(real - noise)
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *(
+        Claim(
+            name=f"norms_{norm}",
+            figure=NAME,
+            sentence=f"The {NORMS[norm]} of the loss-sensitivity gives similar results.",
+            statistic=f"Gini coefficient ({NORMS[norm]}) of real data minus randX",
+            test=partial(measure_gini_difference, norm=norm),
+            threshold=0.1,
+            why="the threshold of the l1 norm",
+        )
+        for norm in ("l2", "linf")
+    ),
+)

@@ -17,17 +17,17 @@ from memjax.experiments import (
     figure04,
     figure05,
     figure06,
-    figure07,
-    figure08,
     figure09,
     figure10,
     figure11,
+    noise_levels,
     norms,
     radii,
     sharpness,
 )
 from memjax.experiments.context import Context
 from memjax.experiments.study_runs import StudyRuns
+from memjax.reporting.claims import Claim
 from memjax.reporting.style import save
 from memjax.runtime.tables import read_table, write_table
 from memjax.runtime.workdir import write_atomically
@@ -36,9 +36,17 @@ from memjax.runtime.workdir import write_atomically
 class Experiment(Protocol):
     """What every module of an experiment has."""
 
-    NAME: str
-    TITLE: str
-    COLUMNS: dict[str, str]
+    @property
+    def NAME(self) -> str: ...
+
+    @property
+    def TITLE(self) -> str: ...
+
+    @property
+    def COLUMNS(self) -> dict[str, str]: ...
+
+    @property
+    def CLAIMS(self) -> tuple[Claim, ...]: ...
 
     @property
     def STUDIES(self) -> tuple[str, ...]: ...
@@ -59,8 +67,8 @@ _ALL: tuple[Experiment, ...] = (
     figure04,
     figure05,
     figure06,
-    figure07,
-    figure08,
+    noise_levels.FIGURE07,
+    noise_levels.FIGURE08,
     figure09,
     figure10,
     figure11,
@@ -70,6 +78,7 @@ _ALL: tuple[Experiment, ...] = (
     radii,
 )
 EXPERIMENTS: dict[str, Experiment] = {experiment.NAME: experiment for experiment in _ALL}
+CLAIMS: tuple[Claim, ...] = tuple(claim for each in _ALL for claim in each.CLAIMS)
 
 
 def check_table(experiment: Experiment, table: pd.DataFrame) -> None:
@@ -131,7 +140,7 @@ def load_table(path: os.PathLike | str) -> tuple[Experiment, pd.DataFrame, Conte
     return (
         experiment,
         table,
-        Context(context["scale"], context["setup"], tuple(context["reductions"])),
+        Context(**(context | {"reductions": tuple(context["reductions"])})),
     )
 
 

@@ -9,14 +9,15 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from memjax.errors import Diverged, InputError
-from memjax.experiments.claims import CLAIMS
 from memjax.experiments.context import Context
+from memjax.experiments.fit import fit_words
+from memjax.experiments.kinds import DATASETS
 from memjax.experiments.registry import EXPERIMENTS, Experiment, load_table, redraw, save_table
 from memjax.experiments.scales import reductions
 from memjax.experiments.studies import STUDIES, Study, make_study
 from memjax.experiments.study_runs import StudyRuns
-from memjax.reporting.claims import judge_all, not_judged
-from memjax.reporting.environment import describe_environment
+from memjax.reporting.claims import Verdict, judge_all, not_judged
+from memjax.reporting.environment import describe_environment, describe_making
 from memjax.reporting.report import write_report
 from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.runtime.tables import read_metadata
@@ -34,7 +35,7 @@ class Reproduction:
 
     Args:
       workdir: the folder; made if it is not there.
-      scale: 'smoke', 'laptop' or 'paper'.
+      scale: one of `SCALES`.
       figures: names of experiments, in the order of the report.
       data_dir: where tfds keeps its data; None is its default.
       say: shows a line to the user.
@@ -109,7 +110,12 @@ class Reproduction:
         try:
             studies = {study: self._train(self.studies[study]) for study in experiment.STUDIES}
             table = experiment.tabulate(studies)
-            context = Context(self.scale, self._setup(experiment), self._reductions(experiment))
+            context = Context(
+                self.scale,
+                self._setup(experiment),
+                self._reductions(experiment),
+                describe_making(),
+            )
             save_table(self._table(name), experiment, table, context, identity)
             redraw(self._table(name))
         except Interrupted:
@@ -150,7 +156,10 @@ class Reproduction:
             for name in self.figures
             if name not in errors and self._table(name).exists()
         }
-        results = [self._result(name, tables, errors) for name in self.figures]
+        # All of a report are judged together, for they are corrected together.
+        claims = [claim for name in tables for claim in EXPERIMENTS[name].CLAIMS]
+        verdicts = judge_all(claims, {name: table for name, (_, table, _) in tables.items()})
+        results = [self._result(name, tables, verdicts, errors) for name in self.figures]
         seeds = ", ".join(
             f"{study.name} {study.sizes.num_runs or study.sizes.num_seeds}"
             for study in self.studies.values()
@@ -170,10 +179,10 @@ class Reproduction:
         self,
         name: str,
         tables: dict[str, tuple[Experiment, pd.DataFrame, Context]],
+        judged: Sequence[Verdict],
         errors: dict[str, str],
     ) -> FigureResult:
         experiment = EXPERIMENTS[name]
-        claims = [claim for claim in CLAIMS if claim.figure == name]
         common: dict[str, Any] = {
             "name": name,
             "title": experiment.TITLE,
@@ -182,7 +191,9 @@ class Reproduction:
         }
         if name not in tables:
             error = errors.get(name, "its table is not there")
-            verdicts = [not_judged(claim, f"the figure failed: {error}") for claim in claims]
+            verdicts = [
+                not_judged(claim, f"the figure failed: {error}") for claim in experiment.CLAIMS
+            ]
             return FigureResult(
                 **common, status="failed", error=error, claims=verdicts,
                 reductions=self._reductions(experiment),
@@ -195,10 +206,11 @@ class Reproduction:
             table_path=path,
             png_path=path.with_suffix(".png"),
             svg_path=path.with_suffix(".svg"),
-            caption=experiment.caption(table, context),
+            caption=f"{experiment.caption(table, context)} {fit_words(table)}",
             alt_text=experiment.alt_text(table, context),
-            claims=judge_all(claims, {name: table}),
+            claims=[verdict for verdict in judged if verdict.figure == name],
             reductions=context.reductions,
+            made=context.made,
         )
 
     def _table(self, name: str) -> epath.Path:
@@ -227,13 +239,13 @@ class Reproduction:
         for name in experiment.STUDIES:
             sizes = self.studies[name].sizes
             if name in WITH_CNN:
-                network = f"small AlexNet, {sizes.width:g} times the paper's channels"
+                network = f"small AlexNet, {sizes.channels:g} times the paper's channels"
             else:
-                network = f"MLP of 2 layers of {sizes.width:g} units"
+                network = f"MLP of 2 layers of {sizes.width:,} units"
             if sizes.widths:
                 network = "MLPs of 2 layers"
             words.append(
-                f"{network} on {sizes.dataset}, {sizes.num_train:,} training examples, "
+                f"{network} on {DATASETS[sizes.dataset]}, {sizes.num_train:,} training examples, "
                 f"learning rate {sizes.learning_rate:g}, {sizes.num_epochs} epochs at most"
             )
         return "; ".join(dict.fromkeys(words))

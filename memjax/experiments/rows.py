@@ -100,18 +100,31 @@ def chosen_by_others(values: pd.DataFrame) -> pd.Series:
     return pd.Series({seed: values.drop(columns=seed).mean(axis=1).idxmax() for seed in values})
 
 
-def values_at(values: pd.DataFrame, places: pd.Series) -> pd.Series:
-    """Returns for each seed its value at a place, or at the nearest place that there is.
+def values_at(values: pd.DataFrame, places: pd.Series, tolerance: float) -> pd.Series:
+    """Returns for each seed its value at the place nearest to the wanted one.
 
     Args:
       values: [places seeds], such as one row per measured epoch.
       places: the place for each seed; seeds that `values` lacks are left out.
+      tolerance: how far the nearest place may be, over the wanted one.
+
+    Raises:
+      NotMeasurable: if nothing was measured so near.
+
+    Example:
+      >>> curves = pd.DataFrame({0: [0.1, 0.2]}, index=[4.0, 8.0])
+      >>> values_at(curves, pd.Series({0: 7.0}), tolerance=0.5).tolist()
+      [0.2]
     """
-    there = values.index.to_numpy()
-    return pd.Series(
-        {
-            seed: values[seed].iloc[int(np.argmin(np.abs(there - place)))]
-            for seed, place in places.items()
-            if seed in values
-        }
-    )
+    there, found = values.index.to_numpy(float), {}
+    for seed, place in places.items():
+        if seed not in values:
+            continue
+        nearest = int(np.argmin(np.abs(there - place)))
+        if abs(there[nearest] - place) > tolerance * abs(place):
+            raise NotMeasurable(
+                f"nothing was measured near {place:g} (nearest: {there[nearest]:g}, tolerance "
+                f"{tolerance:.0%})"
+            )
+        found[seed] = values[seed].iloc[nearest]
+    return pd.Series(found)

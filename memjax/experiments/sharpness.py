@@ -5,27 +5,32 @@ From the earlier workshop version of the paper. Networks are trained with a shar
 training loss at the end of training, against the noise level.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memjax.experiments import fit, kinds
 from memjax.experiments.context import Context
 from memjax.experiments.rows import final, of_kind, rise_over_levels
 from memjax.experiments.study_runs import StudyRuns
 from memjax.passes.base import Options
+from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend, draw_mean_and_range, number_log_axis, seeds_phrase
 from memjax.reporting.measurement import Measurement, over_seeds
 from memjax.reporting.style import new_figure, series_style
 
 NAME = "sharpness"
 TITLE = "Sharpness: does the loss surface grow sharper with noise? (workshop version)"
-KINDS = {"randX": "random inputs (randX)", "randY": "random labels (randY)"}
+KINDS = kinds.NOISE
 COLUMNS = {
     "kind": "real (level 0, shared by both kinds), randX or randY",
     "level": "share of the training examples that are noise, 0 to 1",
     "seed": "seed of the network, the order and the noise",
     "epoch": "epochs trained",
     "eigenvalue": "largest-magnitude eigenvalue of the Hessian of the mean training loss",
+    **fit.COLUMNS,
 }
 
 STUDIES = ("mnist_noise",)
@@ -35,7 +40,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the table: the sharpness of every run at the end of its training."""
     runs = studies["mnist_noise"]
     options = Options(steps=(-1,), splits=("train",), num_examples=runs.sizes.num_hessian)
-    return runs.analysis("sharpness", options)[list(COLUMNS)]
+    return fit.with_fit(runs.analysis("sharpness", options), runs.fit)[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:
@@ -82,3 +87,20 @@ def _sharpness(table: pd.DataFrame, kind: str) -> pd.Series:
     rows = of_kind(table, kind)
     magnitudes = rows.assign(eigenvalue=rows["eigenvalue"].abs())
     return final(magnitudes, "eigenvalue", ["level", "seed"])
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *(
+        Claim(
+            name=f"sharpness_{kind.lower()}",
+            figure=NAME,
+            sentence=f"Sharpness rises with noise: {KINDS[kind]}.",
+            statistic="doublings of the largest |eigenvalue| of the Hessian, level 0 to 1",
+            test=partial(measure_rise, kind=kind),
+            threshold=1.0,
+            why="from no noise to nothing but noise it at least doubles",
+            source="workshop version",
+        )
+        for kind in KINDS
+    ),
+)

@@ -10,6 +10,7 @@ import ml_collections
 
 import memjax.presets as presets
 from memjax.config import Config, with_values
+from memjax.experiments.kinds import DATA, NOISE, RANDX, RANDY, REAL, REMOVED
 from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, SCALES, TECHNIQUES, Sizes
 from memjax.sweeps.points import Point, check_points
 
@@ -25,7 +26,7 @@ def _base(sizes: Sizes, network: str) -> ml_collections.ConfigDict:
     config.dataset.num_validation = sizes.num_validation
     config.dataset.image_size = sizes.image_size
     if network == "mlp":
-        config.model.widths = (int(sizes.width),) * 2
+        config.model.widths = (sizes.width,) * 2
     else:
         config.model.update(sizes.config_fields())
     config.optimizer.learning_rate = sizes.learning_rate
@@ -41,9 +42,9 @@ def _base(sizes: Sizes, network: str) -> ml_collections.ConfigDict:
 def _each_seed(
     sizes: Sizes, config: ml_collections.ConfigDict, name: str, factors: Mapping[str, Any]
 ) -> Iterator[Point]:
-    """Yields a config's points: each seed has its own parameters, order and noise."""
+    """Yields a config's points: each seed its own parameters, order, noise and subset of data."""
     for seed in range(sizes.num_seeds):
-        config.seed = config.corruption.seed = seed
+        config.seed = config.corruption.seed = config.dataset.seed = seed
         own = config.copy_and_resolve_references()
         yield Point(f"{name}_seed_{seed}", {**factors, "seed": seed}, own)
 
@@ -56,7 +57,7 @@ def _until_fitted(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
 
 def consistency(sizes: Sizes) -> Iterator[Point]:
     """Figure 1: one epoch from many random initial parameters and in many orders."""
-    for data in ("real", "randX", "randY"):
+    for data in DATA:
         config = presets.noise(_base(sizes, "mlp"), data, 1.0)
         config.ensemble.size = sizes.num_runs
         presets.save_ends_only(config)
@@ -65,25 +66,25 @@ def consistency(sizes: Sizes) -> Iterator[Point]:
 
 def influence(sizes: Sizes) -> Iterator[Point]:
     """Figures 3 and 4, and the other norms: small networks whose training is differentiated."""
-    for data in ("real", "randX"):
+    for data in (REAL, RANDX):
         for labels in ("class", "unique"):
             config = presets.noise(_base(sizes, "mlp"), data, 1.0)
             if labels == "unique":
                 config.corruption.kind = {
-                    "real": UNIQUE,
-                    "randX": f"{presets.NOISE_KINDS['randX']}+{UNIQUE}",
+                    REAL: UNIQUE,
+                    RANDX: f"{presets.NOISE_KINDS[RANDX]}+{UNIQUE}",
                 }[data]
-            config.ensemble.size = sizes.num_seeds
             presets.save_ends_only(config)
-            yield Point(f"{data}_{labels}", {"kind": data, "labels": labels}, config)
+            factors = {"kind": data, "labels": labels}
+            yield from _each_seed(sizes, config, f"{data}_{labels}", factors)
 
 
 def _noise(sizes: Sizes, network: str) -> Iterator[Point]:
-    noisy = [(kind, level) for kind in ("randX", "randY") for level in sizes.levels]
-    for kind, level in [("real", 0.0), *noisy]:
+    noisy = [(kind, level) for kind in NOISE for level in sizes.levels]
+    for kind, level in [(REAL, 0.0), *noisy]:
         config = presets.noise(_base(sizes, network), kind, level)
-        config.ensemble.size = sizes.num_seeds
-        yield Point(f"{kind}_{level:g}", {"kind": kind, "level": level}, config)
+        config.checkpoint.powers_of_two = True  # dense where accuracy peaks
+        yield from _each_seed(sizes, config, f"{kind}_{level:g}", {"kind": kind, "level": level})
 
 
 def mnist_noise(sizes: Sizes) -> Iterator[Point]:
@@ -99,31 +100,33 @@ def cifar_noise(sizes: Sizes) -> Iterator[Point]:
 def _capacity(sizes: Sizes, kinds: tuple[str, ...]) -> Iterator[Point]:
     noisy = [(kind, level) for kind in kinds for level in sizes.levels]
     for width in sizes.widths:
-        for kind, level in [("real", 0.0), *noisy]:
-            if kind == "removed" and level == 1.0:
+        for kind, level in [(REAL, 0.0), *noisy]:
+            if kind == REMOVED and level == 1.0:
                 continue  # nothing would be left
             config = presets.noise(_base(sizes, "mlp"), kind, level)
             config.model.widths = (width, width)
+            if kind == REMOVED:  # as many updates with fewer examples
+                config.train.num_epochs = round(sizes.num_epochs / (1 - level))
             factors = {"kind": kind, "level": level, "width": width}
             name = f"{kind}_{level:g}_width_{width}"
-            yield from _each_seed(sizes, _until_fitted(config), name, factors)
+            yield from _each_seed(sizes, presets.save_ends_only(config), name, factors)
 
 
 def capacity(sizes: Sizes) -> Iterator[Point]:
     """Figures 5 and 6 (left): widths x levels of randX, and the control without the noise."""
-    return _capacity(sizes, ("randX", "removed"))
+    return _capacity(sizes, (RANDX, REMOVED))
 
 
 def cifar_capacity(sizes: Sizes) -> Iterator[Point]:
     """What the paper says of CIFAR-10 beside figure 5: widths x levels of randX and randY."""
-    return _capacity(sizes, ("randX", "randY"))
+    return _capacity(sizes, (RANDX, RANDY))
 
 
 def dataset_size(sizes: Sizes) -> Iterator[Point]:
     """Figure 6 (right): numbers of examples x levels of randX."""
     for number in sizes.numbers_of_examples:
         for level in (0.0, *sizes.levels):
-            kind = "randX" if level else "real"
+            kind = RANDX if level else REAL
             config = presets.noise(_base(sizes, "mlp"), kind, level)
             config.dataset.num_train = number
             factors = {"kind": kind, "level": level, "num_examples": number}
@@ -138,7 +141,7 @@ def regularizers(sizes: Sizes) -> Iterator[Point]:
         adversarial = technique == DROPOUT_AND_ADVERSARIAL
         weights = sizes.adversarial_weights if adversarial else (0.0,)
         settings += [(technique, strength, weight) for strength in strengths for weight in weights]
-    for data in ("real", "randY"):
+    for data in (REAL, RANDY):
         for technique, strength, weight in settings:
             config = presets.noise(_base(sizes, "cnn"), data, 1.0)
             if technique != "none":

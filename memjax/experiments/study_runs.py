@@ -10,6 +10,8 @@ from etils import epath
 
 from memjax.config import Config
 from memjax.errors import InputError
+from memjax.experiments.fit import COLUMNS as FIT_COLUMNS
+from memjax.experiments.fit import distance_from_start, without_distance
 from memjax.experiments.scales import Sizes
 from memjax.loading import Run, load_run
 from memjax.passes import PASSES
@@ -55,6 +57,22 @@ class StudyRuns:
         if table is None or table.empty:
             raise InputError(f"{self._folder}: no run of the study came to its end")
         return table if "seed" in self.factors else table.assign(seed=table["run_seed"])
+
+    @functools.cached_property
+    def fit(self) -> pd.DataFrame:
+        """Returns for every network the columns of `memjax.experiments.fit`, and its factors."""
+        rows = without_distance(self.last_rows()).set_index(["point", "member"])
+        for name in rows.index.unique("point"):
+            run = load_run(self._folder / "points" / name, **self._overrides)
+            first, last = (
+                run.member_params(step)["params"] for step in (run.steps[0], run.steps[-1])
+            )
+            distances = distance_from_start(first, last)
+            for member in range(run.num_members):
+                if (name, member) in rows.index:
+                    rows.loc[(name, member), "distance"] = distances[member]
+        factors = dict.fromkeys([*self.factors, "seed"])
+        return rows.reset_index()[["member", *factors, *FIT_COLUMNS]]
 
     def last_rows(self) -> pd.DataFrame:
         """Returns the last row of `results` of every member of every point."""

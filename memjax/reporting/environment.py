@@ -1,5 +1,6 @@
 """What a report ran on."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -31,3 +32,11 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "run from its source folder, not installed"
+
+
+def describe_making() -> str:
+    """Returns when and on what something is made: '2026-11-26, memjax 1.0, jax 0.10.2, 1 x cpu'."""
+    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    there = describe_environment()
+    words = (f"{name} {there[name]}" for name in ("memjax", "jax") if name in there)
+    return ", ".join([day, *words, there["devices"]])

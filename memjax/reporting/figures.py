@@ -33,35 +33,6 @@ def draw_mean_and_range(
         ax.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], **band)
 
 
-def draw_bounds(
-    ax: Axes,
-    rows: pd.DataFrame,
-    x: str,
-    lower: str,
-    upper: str,
-    style: dict[str, Any],
-    label: str | None = None,
-) -> None:
-    """Draws a quantity of which bounds are known: the lower one as a line, up to the upper a band.
-
-    Args:
-      ax: where.
-      rows: one row per seed and place on the x axis; both bounds are averaged over seeds.
-      x: the column along the x axis.
-      lower: the column of the lower bound.
-      upper: the column of the upper bound.
-      style: colour, dashes and marker.
-      label: its line in the legend.
-    """
-    means = rows.dropna(subset=[lower]).groupby(x)[[lower, upper]].mean()
-    every = max(1, len(means) // 8)
-    look = {"linewidth": 1.6, "markersize": 4.5, "markevery": every} | style
-    ax.plot(means.index, means[lower], label=label, **look)
-    ax.plot(means.index, means[upper], color=style["color"], linewidth=0.6, linestyle=(0, (1, 2)))
-    band = {"color": style["color"], "alpha": 0.08, "linewidth": 0}
-    ax.fill_between(means.index, means[lower], means[upper], **band)
-
-
 def add_legend(ax: Axes, title: str | None = None, **options: Any) -> None:
     """Adds the one kind of legend that the figures use."""
     look = {"fontsize": 8, "title_fontsize": 8, "framealpha": 0.8, "edgecolor": "none"}

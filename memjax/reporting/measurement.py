@@ -1,19 +1,21 @@
 """An effect with its confidence interval, over seeds or over examples."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+import scipy.stats
 
-from memjax.analysis.statistics import bootstrap_interval, mean_difference_interval
+from memjax.analysis.statistics import bootstrap_draws
 
 LEVEL = 0.95
 # Below this, a percentile bootstrap is too narrow.
 FEWEST_FOR_BOOTSTRAP = 20
+NUM_RESAMPLES = 4000  # so that p-values reach what a correction over many claims asks for
 
 
 class NotMeasurable(Exception):
@@ -30,6 +32,7 @@ class Measurement(NamedTuple):
       n: how many seeds or examples the interval is over.
       over: 'seeds' or 'examples'.
       note: what the reader has to know about it.
+      confidence: how far the interval can be trusted at any level; None where nothing is known.
     """
 
     effect: float
@@ -38,6 +41,19 @@ class Measurement(NamedTuple):
     n: int
     over: str
     note: str = ""
+    confidence: "Confidence | None" = None
+
+
+class Confidence(NamedTuple):
+    """One-sided p-values against any bound: the interval at every level at once.
+
+    Attributes:
+      of_above: bound -> p-value of "the effect is at most the bound"; small: it is above.
+      of_below: bound -> p-value of "the effect is at least the bound"; small: it is below.
+    """
+
+    of_above: Callable[[float], float]
+    of_below: Callable[[float], float]
 
 
 def over_seeds(lower: npt.ArrayLike, upper: npt.ArrayLike | None = None) -> Measurement:
@@ -80,13 +96,15 @@ def over_seeds(lower: npt.ArrayLike, upper: npt.ArrayLike | None = None) -> Meas
     if num_censored:
         notes.append(f"in {num_censored} of {n} seeds a run was censored: it counts by its bounds")
     finite = [bound.mean() for bound in (lows, highs) if np.isfinite(bound).all()]
+    below, above = _of_mean(lows), _of_mean(highs)
     return Measurement(
         effect=float(np.mean(finite)) if finite else math.nan,
-        low=_mean_interval(lows)[0] if np.isfinite(lows).all() else -math.inf,
-        high=_mean_interval(highs)[1] if np.isfinite(highs).all() else math.inf,
+        low=below.low,
+        high=above.high,
         n=n,
         over="seeds",
         note="; ".join(notes),
+        confidence=Confidence(below.confidence.of_above, above.confidence.of_below),
     )
 
 
@@ -108,17 +126,84 @@ def over_examples(statistic: Callable[[Any], jax.Array], values: Any, axis: int 
     n = jax.tree.leaves(values)[0].shape[axis]
     if n < FEWEST_FOR_BOOTSTRAP:
         raise NotMeasurable(f"{n} examples, too few for an interval")
-    interval = bootstrap_interval(jax.random.key(0), statistic, values, level=LEVEL, axis=axis)
-    effect, low, high = (float(value) for value in interval)
-    return Measurement(effect, low, high, n, "examples")
+    effect, draws = bootstrap_draws(
+        jax.random.key(0), statistic, values, num_resamples=NUM_RESAMPLES, axis=axis
+    )
+    parts = _of_draws(np.asarray(draws, np.float64))
+    return Measurement(float(effect), parts.low, parts.high, n, "examples", "", parts.confidence)
 
 
-def _mean_interval(values: np.ndarray) -> tuple[float, float]:
-    if len(values) == 1:
-        return -math.inf, math.inf
+def least_of(measurements: Sequence[Measurement]) -> Measurement:
+    """Returns what is known of the smallest of several effects, such as over each of some rivals.
+
+    It is above a bound if every one is (the largest p-value); it is below if any one is (the
+    smallest p-value, times their number).
+
+    Raises:
+      NotMeasurable: if there are none, or one of them has no interval.
+    """
+    known = [m.confidence for m in measurements if m.confidence is not None]
+    if not known or len(known) < len(measurements):
+        raise NotMeasurable("nothing to compare with")
+    least = min(measurements, key=lambda m: m.effect)
+    return least._replace(
+        low=min(m.low for m in measurements),
+        high=min(m.high for m in measurements),
+        confidence=Confidence(
+            lambda bound: max(c.of_above(bound) for c in known),
+            lambda bound: min(1.0, len(known) * min(c.of_below(bound) for c in known)),
+        ),
+    )
+
+
+class _Parts(NamedTuple):
+    low: float
+    high: float
+    confidence: Confidence
+
+
+def _of_mean(values: np.ndarray) -> _Parts:
+    """Returns what is known of the mean of values of which some may be infinite."""
+    if len(values) == 1 or not np.isfinite(values).all():
+        nothing = Confidence(lambda bound: 1.0, lambda bound: 1.0)
+        return _Parts(-math.inf, math.inf, nothing)
     if len(values) < FEWEST_FOR_BOOTSTRAP:
-        interval = mean_difference_interval(values, np.zeros_like(values), level=LEVEL, paired=True)
-    else:
-        sample = jnp.asarray(values, jnp.float32)
-        interval = bootstrap_interval(jax.random.key(0), jnp.mean, sample, level=LEVEL)
-    return float(interval.lower), float(interval.upper)
+        return _of_normal(values)
+    sample = jnp.asarray(values, jnp.float32)
+    _, draws = bootstrap_draws(jax.random.key(0), jnp.mean, sample, num_resamples=NUM_RESAMPLES)
+    return _of_draws(np.asarray(draws, np.float64))
+
+
+def _of_normal(values: np.ndarray) -> _Parts:
+    """Student's t, exact for normal values however few."""
+    mean, error = values.mean(), values.std(ddof=1) / math.sqrt(len(values))
+    degrees = len(values) - 1
+    half = scipy.stats.t.ppf((1 + LEVEL) / 2, degrees) * error
+
+    def of_above(bound: float) -> float:
+        if error == 0:
+            return 0.0 if mean > bound else 1.0
+        return float(scipy.stats.t.sf((mean - bound) / error, degrees))
+
+    def of_below(bound: float) -> float:
+        if error == 0:
+            return 0.0 if mean < bound else 1.0
+        return float(scipy.stats.t.cdf((mean - bound) / error, degrees))
+
+    return _Parts(float(mean - half), float(mean + half), Confidence(of_above, of_below))
+
+
+def _of_draws(draws: np.ndarray) -> _Parts:
+    """The percentile bootstrap; a p-value is never below 1 / (resamples + 1)."""
+    if np.isnan(draws).any():
+        nothing = Confidence(lambda bound: 1.0, lambda bound: 1.0)
+        return _Parts(math.nan, math.nan, nothing)
+    low, high = (float(end) for end in np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)))
+
+    def share(is_beyond: np.ndarray) -> float:
+        return float((is_beyond.sum() + 1) / (len(draws) + 1))
+
+    confidence = Confidence(
+        lambda bound: share(draws <= bound), lambda bound: share(draws >= bound)
+    )
+    return _Parts(low, high, confidence)

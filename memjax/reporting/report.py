@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from etils import epath
 
 from memjax.reporting import report_html, report_markdown
-from memjax.reporting.claims import count_verdicts, to_json
+from memjax.reporting.claims import count_verdicts, primary_words, to_json
 from memjax.reporting.report_parts import FigureResult, RunDescription
+from memjax.reporting.report_words import PROTOCOL
 from memjax.runtime.workdir import write_atomically, write_json
 
 
@@ -31,6 +32,8 @@ def write_report(
         {
             "scale": run.scale,
             "command": run.command,
+            "protocol": PROTOCOL,
+            "primary": primary_words(verdicts),
             "counts": count_verdicts(verdicts),
             "claims": [to_json(verdict) for verdict in verdicts],
         },

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from memjax.reporting.claims import VERDICTS, Verdict, count_verdicts
+from memjax.reporting.claims import VERDICTS, Verdict, count_verdicts, primary_words
 from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.reporting.report_style import CSS
 from memjax.reporting.report_words import (
@@ -16,12 +16,16 @@ from memjax.reporting.report_words import (
     SYMBOLS,
     duration_words,
     effect_words,
+    p_words,
+    protocol_words,
     source_words,
     threshold_words,
 )
 from memjax.reporting.style import DOTS_PER_INCH
 
-_CLASSES = dict(zip(VERDICTS, ("supported", "contradicted", "open"), strict=True))
+_CLASSES = dict(
+    zip(VERDICTS, ("supported", "contradicted", "within", "open", "untestable"), strict=True)
+)
 
 
 def render(run: RunDescription, figures: Sequence[FigureResult]) -> str:
@@ -66,7 +70,8 @@ def _summary(figures: Sequence[FigureResult], verdicts: Sequence[Verdict]) -> st
     rows = "".join(_summary_row(figure) for figure in figures)
     return (
         f'<section id="summary"><h2>Verdicts</h2><ul class="tiles">{tiles}</ul>'
-        f"<p>{_text(HOW_TO_READ)}</p>"
+        f"<p><b>{_text(primary_words(verdicts))}</b></p><p>{_text(HOW_TO_READ)}</p>"
+        f"{_claims([verdict for verdict in verdicts if verdict.primary], 'primary_')}"
         f'<table class="summary"><thead><tr><th>figure</th><th>claims</th><th>time</th></tr>'
         f"</thead><tbody>{rows}</tbody></table></section>"
     )
@@ -98,29 +103,39 @@ def _figure(figure: FigureResult) -> str:
             f"<figcaption>{_text(figure.caption)}</figcaption></figure>"
         )
     if figure.claims:
-        rows = "".join(_claim(verdict) for verdict in figure.claims)
-        parts.append(
-            '<table class="claims"><thead><tr><th>verdict</th><th>claim</th>'
-            "<th>effect [95 % interval]</th><th>threshold</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
-        )
+        parts.append(_claims(sorted(figure.claims, key=lambda verdict: not verdict.primary)))
     if figure.reductions:
         lines = "".join(f"<li>{_text(line)}</li>" for line in figure.reductions)
         parts.append(f"<h3>Smaller than in the paper</h3><ul>{lines}</ul>")
     table = f" Table: <code>{_text(_name(figure.table_path))}</code>." if figure.table_path else ""
-    parts.append(f"<p>Run time: {duration_words(figure.seconds)}.{table} To make it again:</p>")
+    made = f" Made: {_text(figure.made)}." if figure.made else ""
+    parts.append(
+        f"<p>Run time: {duration_words(figure.seconds)}.{made}{table} To make it again:</p>"
+    )
     parts.append(_code(figure.command))
     return "\n".join([*parts, "</section>"])
 
 
-def _claim(verdict: Verdict) -> str:
+def _claims(verdicts: Sequence[Verdict], prefix: str = "") -> str:
+    rows = "".join(_claim(verdict, prefix) for verdict in verdicts)
     return (
-        f'<tr id="{_text(verdict.name)}"><td data-label="verdict">{_badge(verdict.verdict)}</td>'
+        '<table class="claims"><thead><tr><th>verdict</th><th>claim</th>'
+        "<th>effect [95 % interval]</th><th>margin</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def _claim(verdict: Verdict, prefix: str = "") -> str:
+    return (
+        f'<tr id="{_text(prefix + verdict.name)}">'
+        f'<td data-label="verdict">{_badge(verdict.verdict)}</td>'
         f'<td data-label="claim"><div>{_text(verdict.sentence + source_words(verdict))}'
         f"<small>Measured: {_text(verdict.statistic)}.</small>"
-        f"<small>{_text(verdict.reason)}.</small></div></td>"
-        f'<td data-label="effect">{_text(effect_words(verdict))}</td>'
-        f'<td data-label="threshold"><div>{_text(threshold_words(verdict))}'
+        f"<small>{_text(verdict.reason)}</small>"
+        f"<small>Protocol: {_text(protocol_words(verdict))}.</small></div></td>"
+        f'<td data-label="effect"><div>{_text(effect_words(verdict))}'
+        f"<small>{_text(p_words(verdict))}</small></div></td>"
+        f'<td data-label="margin"><div>{_text(threshold_words(verdict))}'
         f"<small>{_text(verdict.why)}.</small></div></td></tr>"
     )
 

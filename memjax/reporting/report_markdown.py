@@ -5,13 +5,15 @@ from collections.abc import Iterable, Sequence
 
 from etils import epath
 
-from memjax.reporting.claims import Verdict, count_verdicts
+from memjax.reporting.claims import Verdict, count_verdicts, primary_words
 from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.reporting.report_words import (
     HOW_TO_READ,
     SYMBOLS,
     duration_words,
     effect_words,
+    p_words,
+    protocol_words,
     source_words,
     threshold_words,
 )
@@ -28,7 +30,10 @@ def render(run: RunDescription, figures: Sequence[FigureResult]) -> str:
         _code(run.command),
         "## Verdicts",
         HOW_TO_READ,
-        verdict_table(verdicts),
+        f"**{primary_words(verdicts)}**",
+        verdict_table(verdict for verdict in verdicts if verdict.primary),
+        "The other claims:",
+        verdict_table(verdict for verdict in verdicts if not verdict.primary),
         *(part for figure in figures for part in _figure(figure)),
         "## Environment",
         _table(("what", "value"), run.environment.items()),
@@ -55,16 +60,16 @@ def _figure(figure: FigureResult) -> list[str]:
     if figure.caption:
         parts.append(figure.caption)
     if figure.claims:
-        header = ("claim", "statistic", "effect [95 % interval]", "threshold", "verdict")
+        header = ("claim", "statistic", "effect [95 % interval]", "margin", "verdict")
         rows = (
             (
                 v.sentence + source_words(v),
                 v.statistic,
-                effect_words(v),
+                f"{effect_words(v)}; {p_words(v)}".removesuffix("; "),
                 f"{threshold_words(v)} ({v.why})",
-                f"{_verdict(v)}: {v.reason}",
+                f"{_verdict(v)} ({protocol_words(v)}) {v.reason}".rstrip(),
             )
-            for v in figure.claims
+            for v in sorted(figure.claims, key=lambda verdict: not verdict.primary)
         )
         parts.append(_table(header, rows))
     if figure.reductions:
@@ -73,7 +78,8 @@ def _figure(figure: FigureResult) -> list[str]:
             "\n".join(f"- {line}" for line in figure.reductions),
         ]
     table = f" Table: `{_beside(figure.table_path)}`." if figure.table_path else ""
-    parts.append(f"Run time: {duration_words(figure.seconds)}.{table} To make it again:")
+    made = f" Made: {figure.made}." if figure.made else ""
+    parts.append(f"Run time: {duration_words(figure.seconds)}.{made}{table} To make it again:")
     parts.append(_code(figure.command))
     return parts
 

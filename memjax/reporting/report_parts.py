@@ -24,6 +24,7 @@ class FigureResult:
       claims: the verdicts on its claims; of a failed figure too (not resolved, with the reason).
       reductions: how it is smaller than in the paper, one sentence each.
       seconds: how long it took.
+      made: when its runs were made, on what, with which version.
       command: the command that makes it again.
       error: why it failed; empty if it did not.
     """
@@ -40,6 +41,7 @@ class FigureResult:
     alt_text: str = ""
     claims: Sequence[Verdict] = ()
     reductions: Sequence[str] = ()
+    made: str = ""
     error: str = ""
 
     def __post_init__(self) -> None:
@@ -59,7 +61,7 @@ class RunDescription:
 
     Attributes:
       title: the report's heading.
-      scale: 'smoke', 'laptop' or 'paper'.
+      scale: 'smoke', 'laptop', 'workstation' or 'paper'.
       command: the command that makes all of it again.
       seconds: how long all of it took.
       seeds: in words.

@@ -66,7 +66,7 @@ small { display: block; color: var(--muted); font-size: 0.85em; margin-top: 0.15
 }
 .supported { color: var(--supported); }
 .contradicted, .failed { color: var(--contradicted); }
-.open { color: var(--open); }
+.open, .within, .untestable { color: var(--open); }
 .tiles li { color: var(--text); }
 .error {
   border-left: 4px solid var(--contradicted); background: var(--card); padding: 0.6rem 0.8rem;

@@ -29,6 +29,14 @@ def level_style(place: int, num_levels: int) -> dict[str, Any]:
     return series_style(place) | {"color": matplotlib.colors.to_hex(color)}
 
 
+def share_style(share: float) -> dict[str, Any]:
+    """Returns the look of a noise level, the same in every figure: the higher, the lighter."""
+    place = round(5 * share) % len(MARKERS)
+    color = matplotlib.colormaps["cividis"](0.78 * share)
+    look = {"color": matplotlib.colors.to_hex(color), "marker": MARKERS[place]}
+    return look | {"linestyle": DASHES[place]}
+
+
 def new_figure(columns: int = 1, rows: int = 1, width: float = 5.0, height: float = 3.6):
     """Returns a figure and its axes [rows columns]; no global pyplot state."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")

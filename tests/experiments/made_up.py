@@ -8,10 +8,13 @@ import pandas as pd
 from memjax.analysis.filters import filter_quality
 
 
-def table_of(figure, rng, **truth):
+def table_of(figure, rng, fitted=1.0, **truth):
     """Returns a table of a figure; `truth` changes its defaults, in which the paper is right."""
     maker = {"figure07": noise_levels, "figure08": noise_levels}.get(figure)
-    return (maker or globals()[figure])(rng, **truth)
+    table = (maker or globals()[figure])(rng, **truth)
+    if "final" in table:  # of one network, where the figure measures it
+        fitted = fitted * table.pop("final")
+    return table.assign(final_train_accuracy=fitted, num_updates=1000, distance=0.5)
 
 
 def figure01(rng, real=1.0, randX=np.inf, randY=8.0, runs=40, n=400):
@@ -24,15 +27,23 @@ def figure01(rng, real=1.0, randX=np.inf, randY=8.0, runs=40, n=400):
         correct = rng.random((runs, n)) < easy
         run, index = np.indices(correct.shape)
         parts.append(
-            {"data": data, "run": run.ravel(), "index": index.ravel(), "correct": correct.ravel()}
+            {
+                "data": data,
+                "run": run.ravel(),
+                "index": index.ravel(),
+                "label": index.ravel() % 10,
+                "correct": correct.ravel(),
+            }
         )
     return pd.concat(map(pd.DataFrame, parts), ignore_index=True)
 
 
-def figure02(rng, real=0.8, randY=0.7, n=36):
+def figure02(rng, real=0.8, randY=0.7, seeds=4, n=36):
     """Each number is how smooth the filters are: 0 is white noise, 1 constant."""
     parts = []
-    for data, smooth in (("real", real), ("randY", randY), ("initial", 0.0)):
+    for seed, (data, smooth) in itertools.product(
+        range(seeds), (("real", real), ("randY", randY), ("initial", 0.0))
+    ):
         wave = np.sin(np.arange(5) * 1.2)[:, None, None] * np.ones((5, 5, 3))
         phase = rng.uniform(0.5, 1.5, (n, 1, 1, 1))
         filters = rng.normal(size=(n, 5, 5, 3)) * (1 - abs(smooth)) + smooth * phase * wave
@@ -43,7 +54,7 @@ def figure02(rng, real=0.8, randY=0.7, n=36):
         columns = {name: np.asarray(value) for name, value in quality._asdict().items()}
         shape = {"height": 5, "width": 5, "channels": 3}
         pixels = list(filters.reshape(n, -1).astype(np.float32))
-        part = {"data": data, "seed": 0, "filter": range(n), "pixels": pixels}
+        part = {"data": data, "seed": seed, "filter": range(n), "pixels": pixels}
         parts.append(part | shape | columns)
     return pd.concat(map(pd.DataFrame, parts), ignore_index=True)
 
@@ -99,41 +110,35 @@ def figure04(rng, real=(1.0, 1.2), randX=(2.0, -1.2), noise=0.1, seeds=5):
     return pd.DataFrame(rows, columns=["data", "seed", "label_class", "loss_class", "sensitivity"])
 
 
-def _accuracies(rng, gain, level, widths, above, noise, seeds, reference=256):
-    """Accuracy rises by `gain` from the smallest width to the reference, `above` it by more."""
+def _accuracies(rng, needed, level, above, noise, seeds, reference=256):
+    """Accuracy is 98 % of its plateau at 2**needed units; above the reference `above` more."""
     rows = []
-    for width, seed in itertools.product(widths, range(seeds)):
-        share = min(1.0, np.log2(width / widths[0]) / np.log2(reference / widths[0]))
-        accuracy = 0.95 - 0.2 * level - gain * (1 - share) + above * (width > reference)
+    for width, seed in itertools.product(WIDTHS, range(seeds)):
+        short = max(0.0, 1 + needed - np.log2(width))
+        accuracy = (0.95 - 0.2 * level) * (1 - 0.02 * short) + above * (width > reference)
         rows.append((level, width, seed, accuracy + rng.normal(0, noise)))
     return pd.DataFrame(rows, columns=["level", "width", "seed", "best_validation_accuracy"])
 
 
-WIDTHS = (32, 64, 128, 256, 512)
+WIDTHS = (16, 32, 64, 128, 256, 512)
 
 
-def figure05(rng, real=0.02, noisy=0.12, above=0.0, noise=0.002, seeds=4):
+def figure05(rng, real=5.0, noisy=6.5, above=0.0, noise=0.001, seeds=4):
+    """log2 of the width that real data need, and of that which half noise needs."""
     parts = [
-        _accuracies(
-            rng,
-            gain=real + (noisy - real) * level,
-            level=level,
-            widths=WIDTHS,
-            above=above,
-            noise=noise,
-            seeds=seeds,
-        )
-        for level in (0.0, 0.4, 0.8)
+        _accuracies(rng, needed, level, above, noise, seeds)
+        for level, needed in ((0.0, real), (0.4, noisy - 0.1), (0.8, noisy + 0.1))
     ]
     return pd.concat(parts, ignore_index=True).assign(reference_width=256)
 
 
-def capacity(rng, real=0.06, randX=0.16, randY=0.03, removed=0.02, noise=0.002, seeds=4):
-    gains = {"real": real, "randX": randX, "randY": randY, "removed": removed}
+def capacity(rng, real=5.8, randX=7.0, randY=5.8, removed=5.0, noise=0.001, seeds=4):
+    """log2 of the width that each kind of data needs."""
+    needed = {"real": real, "randX": randX, "randY": randY, "removed": removed}
     parts = [
-        _accuracies(rng, gain, level, WIDTHS, 0.0, noise, seeds).assign(kind=kind, dataset=dataset)
+        _accuracies(rng, width, level, 0.0, noise, seeds).assign(kind=kind, dataset=dataset)
         for dataset in ("mnist", "cifar10")
-        for kind, gain in gains.items()
+        for kind, width in needed.items()
         for level in ((0.0,) if kind == "real" else (0.4, 0.8))
     ]
     return pd.concat(parts, ignore_index=True)
@@ -169,6 +174,7 @@ def figure06(
     table = pd.DataFrame(rows, columns=columns)
     times = np.round(2 ** (table["power"] + rng.normal(0, noise, len(table))))
     table["epochs_to_fit"] = times.where(times <= epochs_run)
+    table["epochs_before"] = (times - 1).clip(upper=epochs_run)
     table["epochs_run"] = times.clip(upper=epochs_run).astype(int)
     return table.drop(columns="power")
 
@@ -176,14 +182,20 @@ def figure06(
 def noise_levels(
     rng,
     csr=0.5,
+    nearer=-2.0,
     accuracy=-0.2,
+    train=1.0,
     peak=0.2,
     fall=0.2,
     csr_after_peak=0.2,
+    csr_matched=0.2,
+    clean_first=2.0,
+    true_first=0.5,
+    randy_later=2.0,
     noise=0.01,
     seeds=4,
 ):
-    """Rises from level 0 to 1; the share of training at which randY peaks; what comes after it."""
+    """Rises from level 0 to 1; when randY peaks and what comes after; what is learned first."""
     epochs = np.arange(1, 41)
     parts = []
     for kind, level, seed in itertools.product(
@@ -191,30 +203,44 @@ def noise_levels(
     ):
         if level == 0 and kind == "randY":
             continue
-        top = max(1, peak * epochs[-1])
+        top = max(1, round(peak * epochs[-1]))
         after = np.clip((epochs - top) / max(1, epochs[-1] - top), 0, 1)
         before = np.clip(epochs / top, 0, 1)
         is_label = kind == "randY"
         validation = 0.9 + accuracy * level - 0.3 * (1 - before)
         validation = validation - is_label * fall * level * after + rng.normal(0, noise)
         found = 0.2 + csr * level + is_label * csr_after_peak * level * after
-        found = found - 0.1 * (1 - before) + rng.normal(0, noise)
-        measured = (epochs % 4 == 0) | (epochs == 1)
+        found = found + rng.normal(0, noise)
+        found = found + csr_matched * (level > 0) * (epochs < 36)
+        fitted = 6 * 2 ** (randy_later * level / 0.8) if is_label else 6
+        fitted = fitted * 2 ** rng.normal(0, noise * 5)
+        train_accuracy = np.clip(1 - 0.1 * (fitted - epochs) / 5, 0, 1)
+        given = np.clip(0.5 * epochs / (4 * 2 ** (clean_first + rng.normal(0, noise * 5))), 0, 1)
+        gap = np.where(epochs == top, 1.0, 0.5)  # clean and wrong told apart best at the peak
+        measured = (epochs % 4 == 0) | (epochs == 1) | (epochs == top)
         lower = np.where(measured, np.clip(found + rng.normal(0, noise, 40), 0, 1), np.nan)
+        nearness = 2.0 ** (-6 + nearer * level + rng.normal(0, noise * 5) + 0 * epochs)
         parts.append(
             {
                 "kind": "real" if level == 0 else kind,
                 "level": float(level),
                 "seed": seed,
-                "epoch": epochs,
-                "train_accuracy": 1 - 0.7 * np.exp(-epochs / (5 + 10 * level)),
+                "epoch": epochs.astype(float),
+                "train_accuracy": train_accuracy,
                 "validation_accuracy": validation + rng.normal(0, noise / 2, 40),
+                "clean_accuracy": np.where(epochs >= 4, 1.0, 0.3),
+                "corrupted_accuracy": np.where(epochs >= 4, 1.0, 0.3) - gap,
+                "mislabeled_as_true": np.clip(given + true_first + rng.normal(0, noise), -1, 2),
+                "mislabeled_as_label": given,
                 "radius": 0.02,
                 "csr_lower": lower,
                 "csr_upper": np.clip(lower + 0.15, 0, 1),
+                "median_radius": np.where(measured, nearness, np.nan),
+                "final": train + rng.normal(0, noise / 200),
             }
         )
-    return pd.concat(map(pd.DataFrame, parts), ignore_index=True)
+    table = pd.concat(map(pd.DataFrame, parts), ignore_index=True)
+    return table
 
 
 def figure09(
@@ -252,6 +278,7 @@ def figure09(
                 "radius": 0.3 / 255,
                 "csr_lower": np.clip(found, 0, 1),
                 "csr_upper": np.clip(found + 0.1, 0, 1),
+                "median_radius": 0.01 * 2.0 ** (-4 * level + rng.normal(0, 5 * noise)) + 0 * found,
             }
         )
     return pd.concat(map(pd.DataFrame, parts), ignore_index=True)
@@ -277,7 +304,7 @@ def sharpness(rng, randX=3.0, randY=4.0, noise=0.2, seeds=4):
     return pd.DataFrame(rows, columns=["kind", "level", "seed", "epoch", "eigenvalue"])
 
 
-def figure10(rng, caps=None, cost=None, noise=0.005, seeds=3):
+def figure10(rng, caps=None, cost=None, spoiled=0.2, noise=0.005, seeds=3):
     """Per technique: training accuracy on randY taken away at no cost, at half the strength."""
     taken = {
         "dropout": 0.5,
@@ -292,10 +319,10 @@ def figure10(rng, caps=None, cost=None, noise=0.005, seeds=3):
     for technique, amount in [("none", 0.0), *taken.items()]:
         for strength in (0.0,) if technique == "none" else (0.25, 0.5, 0.75):
             # Past half of the strength it costs validation accuracy.
-            share, spoiled = min(1.0, strength / 0.5), 0.2 * (strength > 0.5)
+            share, worse = min(1.0, strength / 0.5), spoiled * (strength > 0.5)
             for seed, data in itertools.product(range(seeds), ("real", "randY")):
-                memorized = 0.98 - amount * share - spoiled
-                validation = 0.75 - costs.get(technique, 0.0) - spoiled
+                memorized = 0.98 - amount * share - worse
+                validation = 0.75 - costs.get(technique, 0.0) - worse
                 train = 0.99 if data == "real" else memorized
                 best = validation if data == "real" else 0.1
                 weight = 0.4 if "adversarial" in technique else 0.0

@@ -1,8 +1,10 @@
 """Runs that were stopped before they converged count by what is known of them."""
 
 import numpy as np
+import pytest
 
 from memjax.experiments import figure06
+from memjax.reporting.measurement import NotMeasurable
 from tests.experiments.made_up import table_of
 
 
@@ -25,16 +27,26 @@ def test_longer_training_only_narrows_the_bounds():
     assert found[2].high < np.inf
 
 
-def test_difference_of_two_censored_times_is_unknown():
+def test_widths_that_do_not_fit_real_data_say_nothing():
     table = table_of("figure06", np.random.default_rng(0), epochs_run=1)
-    measured = figure06.measure_noise_slowed_more(table, "capacity")
-    assert (measured.low, measured.high) == (-np.inf, np.inf)
-    assert np.isnan(measured.effect)
+    with pytest.raises(NotMeasurable, match="fitted at 0 widths"):
+        figure06.measure_noise_slowed_more(table, "capacity")
 
 
-def test_real_data_censored_too_cannot_support_that_noise_is_slowed_more():
+def test_smallest_width_is_the_smallest_that_fits_real_data():
     table = table_of("figure06", np.random.default_rng(0), capacity_real=6.0, epochs_run=300)
     real = table[(table["level"] == 0) & (table["panel"] == "capacity")]
-    assert real["epochs_to_fit"].isna().any()
+    unfitted = set(real["width"][real["epochs_to_fit"].isna()])
+    assert unfitted
+    rest = table[~table["width"].isin(unfitted)]
     measured = figure06.measure_noise_slowed_more(table, "capacity")
-    assert measured.low == -np.inf
+    assert measured[:3] == figure06.measure_noise_slowed_more(rest, "capacity")[:3]
+
+
+def test_time_lies_between_two_evaluations():
+    table = table_of("figure06", np.random.default_rng(0))
+    coarse = table.assign(epochs_before=table["epochs_to_fit"] / 2)
+    fine, wide = (figure06.measure_slowing(t, "capacity", noisy=True) for t in (table, coarse))
+    assert wide.low < fine.low
+    assert wide.high > fine.high
+    assert "censored" in wide.note

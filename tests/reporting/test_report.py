@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from memjax.errors import InputError
-from memjax.reporting.claims import Claim, judge, not_judged
-from memjax.reporting.measurement import Measurement
+from memjax.reporting.claims import VERDICTS, Claim, judge_all, not_judged
+from memjax.reporting.measurement import over_seeds
 from memjax.reporting.report import read_claims, write_report
 from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.reporting.style import new_figure, save
@@ -53,11 +53,12 @@ def _verdict(name, low, high):
         figure="figure01",
         sentence="Sharpness |eigenvalue| rises & falls.",
         statistic="made-up difference",
-        test=lambda _: Measurement((low + high) / 2, low, high, 5, "seeds"),
+        test=lambda _: over_seeds(np.linspace(low, high, 5)),
+        primary=name == "first",
         threshold=0.1,
         why="made-up reason",
     )
-    return judge(claim, pd.DataFrame()), claim
+    return judge_all([claim], {"figure01": pd.DataFrame()})[0], claim
 
 
 @pytest.fixture
@@ -68,8 +69,8 @@ def figures(tmp_path):
     save(figure, png, "png")
     save(figure, svg, "svg")
     pd.DataFrame({"a": [1]}).to_parquet(table)
-    supported, claim = _verdict("first", 0.2, 0.4)
-    contradicted, _ = _verdict("second", -0.4, -0.2)
+    supported, claim = _verdict("first", 0.28, 0.32)
+    contradicted, _ = _verdict("second", -0.32, -0.28)
     done = FigureResult(
         name="figure01",
         title="Figure 1: easy?",
@@ -80,17 +81,19 @@ def figures(tmp_path):
         png_path=png,
         svg_path=svg,
         caption="Digits, 3 seeds.",
+        made="2026-11-26, on a machine",
         alt_text='A "rising" line.',
         claims=[supported, contradicted],
         reductions=["64 of the 4096 hidden units"],
     )
+    third = dataclasses.replace(claim, name="third", primary=False)
     failed = FigureResult(
         name="figure02",
         title="Figure 2: patterns?",
         status="failed",
         command="python -m memjax.reproduce --figures=2",
         seconds=1.0,
-        claims=[not_judged(dataclasses.replace(claim, name="third"), "the figure failed")],
+        claims=[not_judged(third, "the figure failed")],
         error="no data set at <somewhere>",
     )
     return [done, failed]
@@ -129,7 +132,14 @@ def test_report_says_what_it_must(name, tmp_path, figures):
         "Digits, 3 seeds.",
         'A "rising" line.',
         "Sharpness |eigenvalue| rises & falls.",
-        "0.3 [0.2, 0.4], 5 seeds",
+        "0.3 [0.28, 0.32], 5 seeds",
+        "(Holm)",
+        "(Benjamini-Hochberg)",
+        "primary: first",
+        "secondary: second",
+        "1 of 1 primary claims decided",
+        "docs/protocol.md",
+        "2026-11-26, on a machine",
         "above 0.1; contradicted below -0.1",
         "made-up reason",
         "supported",
@@ -162,11 +172,10 @@ def test_claims_json_holds_every_verdict(tmp_path, figures):
     write_report(tmp_path / "report", RUN, figures)
     path = tmp_path / "report" / "claims.json"
     assert [claim["name"] for claim in read_claims(path)] == ["first", "second", "third"]
-    assert json.loads(path.read_text())["counts"] == {
-        "supported": 1,
-        "contradicted": 1,
-        "not resolved at this scale": 1,
-    }
+    written = json.loads(path.read_text())
+    assert written["counts"] == dict(zip(VERDICTS, (1, 1, 0, 1, 0), strict=True))
+    assert (written["protocol"], written["scale"]) == ("docs/protocol.md", "smoke")
+    assert [claim["primary"] for claim in written["claims"]] == [True, False, False]
 
 
 def test_same_input_gives_the_same_files(tmp_path, figures):
