@@ -69,9 +69,14 @@ def draw(table: pd.DataFrame, context: Context) -> Figure:
         bars = {"fmt": "none", "ecolor": look["color"], "elinewidth": 0.8, "alpha": 0.6}
         ax.errorbar(rows["memorized"], rows["validation"], **spread, **bars)
         for _, row in rows[rows["technique"] == technique].iterrows():
-            place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7}
-            words = f"{row['strength']:g}"
-            ax.annotate(words, (row["memorized"], row["validation"]), **place, color=look["color"])
+            ax.annotate(
+                f"{row['strength']:g}",
+                (row["memorized"], row["validation"]),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7,
+                color=look["color"],
+            )
     star = {"marker": "*", "markersize": 14, "color": "black", "linestyle": "none"}
     ax.plot(plain["memorized"], plain["validation"], label="no regulariser", **star)
     ax.set(xlabel="final training accuracy on random labels (randY): memorized")
