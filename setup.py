@@ -6,7 +6,7 @@ import re
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "memjax/__init__.py").read_text()).group(1)
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "memjax/version.py").read_text()).group(1)
 
 TEST = [
     "pytest>=8",
@@ -21,7 +21,10 @@ TEST = [
     "gcp-storage-emulator>=2026.7",  # a stand-in for gs://
     "gcsfs>=2025.2",
     "equinox>=0.13",
+    "datasets>=4",  # tests/data/test_huggingface_source.py
 ]
+
+DOCS = ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.30"]
 
 setup(
     name="memjax",
@@ -60,7 +63,8 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.14", "mypy>=1.15", "pandas-stubs"],
+        "docs": DOCS,
+        "dev": [*TEST, *DOCS, "ruff>=0.14", "mypy>=1.15", "pandas-stubs"],
         "gcs": ["gcsfs>=2025.2"],  # --workdir=gs://; brings google-cloud-storage, which orbax uses
         "tensorboard": ["tensorboardX>=2.6"],
         "prepare": ["tensorflow>=2.18"],

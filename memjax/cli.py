@@ -17,6 +17,7 @@ import sys
 from typing import NoReturn
 
 import memjax
+from memjax.version import __version__
 
 # Those that this version has are offered.
 _MODULES = {
@@ -63,7 +64,7 @@ def overview() -> str:
     about = (memjax.__doc__ or "").removeprefix("memjax: ").strip()
     return "\n".join(
         [
-            f"memjax {memjax.__version__}: {about}",
+            f"memjax {__version__}: {about}",
             "",
             "usage: memjax COMMAND [--FLAG=VALUE ...]",
             "",
@@ -95,7 +96,7 @@ def main() -> None:
         print(overview())
         sys.exit(0 if words else 2)
     if words[0] == "--version":
-        print(f"memjax {memjax.__version__}")
+        print(f"memjax {__version__}")
         return
     if words[0] == "completion":
         shell = words[1] if len(words) > 1 else os.path.basename(os.environ.get("SHELL", ""))

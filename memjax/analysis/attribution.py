@@ -10,8 +10,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from memjax.analysis import attribution_run as training_lib
-from memjax.analysis import attribution_sweep as backward
+import memjax.analysis.attribution_run as training_lib
+import memjax.analysis.attribution_sweep as backward
 from memjax.analysis._unrolled import sensitivity_inputs as inputs
 from memjax.analysis._unrolled.trajectory import Trajectory, segment_length
 from memjax.analysis.attribution_groups import group_size

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from memjax.analysis import attribution_run as training_lib
+import memjax.analysis.attribution_run as training_lib
 from memjax.analysis._leaves import merge_params
 from memjax.analysis._unrolled import sensitivity_inputs as inputs
 from memjax.analysis.attribution_groups import group_size, transposed

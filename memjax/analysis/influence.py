@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memjax.analysis import _ekfac as ekfac
+import memjax.analysis._ekfac as ekfac
 from memjax.analysis._leaves import merge_params, split_params
 from memjax.analysis._unrolled.sensitivity_inputs import positive
 from memjax.analysis.attribution_measures import Measure, check_query_shapes, make_measure

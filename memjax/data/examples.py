@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from memjax import config as configuration
+import memjax.config as configuration
 from memjax.corruption_kinds import INPUT_KINDS, LABEL_KINDS, parse_kinds
 from memjax.data.corruption import (
     check_transition,

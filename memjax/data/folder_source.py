@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from memjax import config as configuration
+import memjax.config as configuration
 from memjax.data.dataset import Dataset, in_words, printable
 from memjax.data.label_names import natural_order
 from memjax.data.picture_sets import (

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from memjax import config as configuration
+import memjax.config as configuration
 from memjax.data.checks import Arrays, Reading, make_dataset
 from memjax.data.dataset import Dataset, in_words
 from memjax.data.picture_sets import PictureSplit, picture_dataset

@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any
 
-from memjax import config as configuration
+import memjax.config as configuration
 from memjax.data.dataset import Dataset, in_words
 from memjax.data.frames import find_columns, frames_dataset
 from memjax.data.picture_sets import choose_train, choose_validation

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memjax import config as configuration
+import memjax.config as configuration
 from memjax.data.checks import Arrays, Reading, make_dataset
 from memjax.data.dataset import Dataset
 from memjax.data.label_names import label_text, natural_order

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from memjax import config as configuration
+import memjax.config as configuration
 from memjax.data.checks import Reading
 from memjax.data.dataset import (
     Dataset,

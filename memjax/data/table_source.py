@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from memjax import config as configuration
+import memjax.config as configuration
 from memjax.data.dataset import Dataset
 from memjax.data.frames import KNOWN_NAMES, find_columns, frames_dataset
 from memjax.data.picture_sets import choose_train, choose_validation

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from memjax import presets
+import memjax.presets as presets
 from memjax.config import Config, with_values
 from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, SCALES, TECHNIQUES, Sizes
 from memjax.sweeps.points import Point, check_points

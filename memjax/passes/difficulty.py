@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from memjax.analysis import difficulty
+import memjax.analysis.difficulty as difficulty
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.statistics import binomial_null, overdispersion
 from memjax.keys import tagged

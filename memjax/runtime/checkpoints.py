@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from memjax import config as config_lib
+import memjax.config as config_lib
 from memjax.errors import InputError
 from memjax.runtime.distributed import is_process_lost
 from memjax.runtime.workdir import is_remote

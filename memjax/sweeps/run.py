@@ -229,8 +229,8 @@ def _run_group(
                 clear(folder)
             together.setdefault(tuple(read_group(folder)[0]), []).append(point)
         # A point that was deleted, or failed, begins anew; the others go on from what was saved.
-        for groups, points in together.items():
-            _GroupTraining(plan, group, workdir, stop, progress).train(list(groups), points)
+        for names, points in together.items():
+            _GroupTraining(plan, group, workdir, stop, progress).train(list(names), points)
     return elsewhere
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from memjax import config as config_lib
+import memjax.config as config_lib
 from memjax.training.regularizers import is_off
 
 WITH_BETAS = ("adam", "adamw", "lion")

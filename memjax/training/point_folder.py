@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from etils import epath
 
-import memjax
 from memjax.config import comparable
 from memjax.data.describe import derived_data, describe_data
 from memjax.data.examples import EXAMPLE_COLUMNS, examples_table
@@ -34,6 +33,7 @@ from memjax.runtime.workdir import (
 )
 from memjax.training import dynamics
 from memjax.training.setup import Setup, data_fingerprint, member_subsets, source_fingerprint
+from memjax.version import __version__
 
 # What stands in the science section of config.json and is no field of the config.
 DERIVED = ("data.", "code.", "draws.")
@@ -55,7 +55,7 @@ def config_document(setup: Setup, num_params: int = 0, records_dynamics: bool = 
     science |= source_fingerprint(setup.config.dataset, setup.dataset)
     science |= {"data.fingerprint": data_fingerprint(setup), "draws.version": DRAWS_VERSION}
     return {
-        "memjax_version": memjax.__version__,
+        "memjax_version": __version__,
         "job": job(),
         "science": science,
         "run": setup.config.without_science(),
@@ -353,7 +353,7 @@ def describe_setup(setup: Setup) -> str:
         else (f"{corruption.kind} {corruption.fraction:.0%}")
     )
     line = (
-        f"memjax {memjax.__version__} | {mesh.size} {device.platform} device(s) ({axes}) | "
+        f"memjax {__version__} | {mesh.size} {device.platform} device(s) ({axes}) | "
         f"{setup.dataset.name}: {len(setup.examples.labels):,} training, "
         f"{len(setup.dataset.validation.labels):,} validation examples, "
         f"{setup.examples.num_classes} classes | corruption {kind} | "

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from memjax import config as configuration
+import memjax.config as configuration
 from memjax.config import LARGEST, Config
 from memjax.data.augmentation import check_images
 from memjax.data.batching import Batches, make_batches

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from memjax import config as config_lib
+import memjax.config as config_lib
 from memjax.analysis._search.lass_step import lass_samples
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.data.augmentation import augment, mixup

@@ -79,7 +79,8 @@ def test_after_a_killed_overwrite_any_run_begins_anew(setup, other, tmp_path, mo
 
             patched.setattr(folder, name, dying)
         if left == "none":
-            patched.setattr("memjax.training.point_folder.write_config", killed_before_writing(Killed))
+            dying_config = killed_before_writing(Killed)
+            patched.setattr("memjax.training.point_folder.write_config", dying_config)
         with pytest.raises(Killed):
             run(other, tmp_path, overwrite=True)
     if left != "none":

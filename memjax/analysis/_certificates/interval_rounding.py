@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
-from memjax.analysis import _precision
+import memjax.analysis._precision as _precision
 from memjax.analysis._certificates.interval_graph import is_float, is_narrow
 from memjax.analysis._jaxprs import apply_equation
 
