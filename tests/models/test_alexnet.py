@@ -208,7 +208,12 @@ def test_regularizers_act_in_training_only(variables):
     assert str(names).count("random_bits") == 2 * 4  # two regularisers after four hidden layers
 
 
-@pytest.mark.parametrize("shape", [(12, 32, 3), (8, 8, 1), (32, 32)])
+def test_features_are_refused():
+    with pytest.raises(InputError, match="needs images .n height width channels."):
+        _shapes(AlexNet(10), jnp.zeros((1, 32)))
+
+
+@pytest.mark.parametrize("shape", [(12, 32, 3), (8, 8, 1)])
 def test_images_too_small_are_refused(shape):
     with pytest.raises(InputError, match=r"too small.*at least 13"):
         _shapes(AlexNet(10), jnp.zeros((1, *shape)))
