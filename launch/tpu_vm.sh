@@ -236,7 +236,7 @@ wait_until_active() {
 install() {
   local root version wheel tries=0
   root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-  version="$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/memjax/__init__.py")"
+  version="$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/memjax/version.py")"
   wheel="memjax-$version-py3-none-any.whl"
   do_it python3 -m pip wheel --quiet --no-deps "--wheel-dir=$root/dist" "$root"
   # A TPU VM that has just become active may refuse ssh for a while.

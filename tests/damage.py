@@ -206,8 +206,14 @@ def outcome(case, folder, name, how, draw):
         words = "one line, then the same"
     old = re.match(r"(?:.*/)?checkpoints/\d+/", str(name))
     # An older checkpoint that nobody had to read stays as it is, and whoever reads it is told so.
+    # Where one point of a group was trained again, a save has its rows alone: `read` compares the
+    # members themselves.
     found, expected = (
-        {n: v for n, v in result.items() if not (old and n.startswith(old[0]))}
+        {
+            n: v
+            for n, v in result.items()
+            if not (old and n.startswith(old[0])) and not n.startswith("groups/")
+        }
         for result in (result_of(folder), case.expected)
     )
     differs = difference(found, expected)
