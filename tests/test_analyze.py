@@ -139,7 +139,8 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
     workdir = runs.copy_of("one", tmp_path / "run")
     metadata = workdir / "checkpoints" / "9" / "metadata" / "metadata"
     noted = json.loads(metadata.read_text())
-    metadata.write_text(json.dumps(noted | {"checksum": noted["checksum"] + 1}))
+    wrong = [number + 1 for number in noted["checksum"]]  # a number a member
+    metadata.write_text(json.dumps(noted | {"checksum": wrong}))
     refused = analyze(workdir, "--passes=filters", "--steps=last")
     command_line.assert_one_line_and_exit_2(refused, "checkpoints/9: damaged")
 

@@ -57,7 +57,12 @@ def hlo_of_programs(setup):
 @pytest.mark.parametrize("placement", ["replicated", "sharded"])
 @pytest.mark.parametrize("model", [{}, CNN], ids=["mlp", "cnn"])
 def test_no_program_puts_the_data_set_together(model, placement):
-    setup = small_setup(**model, **{"run.num_devices": 4, "run.data_placement": placement})
+    fields = {
+        "run.num_devices": 4,
+        "run.data_placement": placement,
+        "run.evaluation_batch_size": 16,
+    }
+    setup = small_setup(**model, **fields)
     num_pixels = int(np.prod(setup.image_shape))
     for hlo in hlo_of_programs(setup):
         collectives = sent(hlo)
