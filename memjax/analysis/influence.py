@@ -75,9 +75,8 @@ def influence_functions(
       >>> found = influence_functions(
       ...     logits_fn, jnp.zeros((2, 2)), jnp.eye(2), jnp.array([0, 1]), jnp.eye(2),
       ...     jnp.array([0, 1]), method="cg", damping=0.25)
-      >>> found.round(3)
-      Array([[-0.5,  0. ],
-             [ 0. , -0.5]], dtype=float32)
+      >>> (found.round(3) + 0.0).tolist()
+      [[-0.5, 0.0], [0.0, -0.5]]
 
     Reference: Koh and Liang 2017; Grosse et al. 2023 for EK-FAC; George et al. 2018.
     """

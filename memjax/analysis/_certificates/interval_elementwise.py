@@ -226,10 +226,12 @@ def select(operation: Operation, values: list) -> Interval:
     )
 
 
-def convert(operation: Operation, values: list) -> Interval:
-    """Conversions between dtypes: rounding to floats, towards zero to integers."""
+def convert(operation: Operation, values: list) -> Interval | None:
+    """Conversions between dtypes: rounding to floats, towards zero to integers; else none known."""
     (value,) = values
     old, new = value.lower.dtype, operation.dtype
+    if jnp.issubdtype(new, jnp.complexfloating):
+        return None
     unknown = is_unknown(value)
     if new == jnp.bool_:
         is_zero = (value.lower == 0) & (value.upper == 0)
