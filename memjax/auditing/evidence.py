@@ -1,7 +1,7 @@
 """What an ensemble thinks of every training example, in and out of its members' subsets."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memjax.errors import InputError
+from memjax.loading import Run
 
 LogitsFn = Callable[[Any, jax.Array], jax.Array]
 
@@ -95,11 +96,16 @@ def gather(run, steps: Sequence[int] | None = None) -> Evidence:
         [run.epoch(step) for step in steps], run.is_member, run.setup.examples.num_classes
     )
     for time, step in enumerate(steps):
-        every_member = run.member_params(step)
-        for member in range(run.num_members):
-            params = jax.tree.map(lambda leaf, m=member: leaf[m], every_member)
+        for member, params in each_member(run, step):
             sums.add(time, member, probabilities(run.logits_fn, params, run.train.images))
     return sums.mean()
+
+
+def each_member(run: Run, step: int) -> Iterator[tuple[int, Any]]:
+    """Yields (member, params) of a checkpoint, read once."""
+    every_member = run.member_params(step)
+    for member in range(run.num_members):
+        yield member, jax.tree.map(lambda leaf: leaf[member], every_member)  # noqa: B023
 
 
 def probabilities(

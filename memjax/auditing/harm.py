@@ -1,13 +1,12 @@
 """Does cleaning help? Networks without the suspects against networks without as many others."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 from etils import epath
 
-from memjax.auditing.evidence import probabilities
+from memjax.auditing.evidence import each_member, probabilities
 from memjax.auditing.request import Request, prepare_request
 from memjax.auditing.stages import save_arrays
 from memjax.config import Config
@@ -124,17 +123,12 @@ def _correct(config: Config, folder: epath.Path) -> np.ndarray:
     """Returns bool [held out]: whether the networks together say the label as given."""
     run(prepare(config), folder / "run")
     trained = load_run(folder / "run")
-    every_member = trained.member_params(trained.steps[-1])
     images = trained.validation.images
     mean = sum(
-        probabilities(trained.logits_fn, _member(every_member, member), images)
-        for member in range(trained.num_members)
+        probabilities(trained.logits_fn, params, images)
+        for _, params in each_member(trained, trained.steps[-1])
     )
     return np.argmax(mean, axis=1) == trained.validation.labels
-
-
-def _member(every_member: Any, member: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[member], every_member)
 
 
 def _summary(correct: dict[str, np.ndarray], num_removed: int) -> Harm:

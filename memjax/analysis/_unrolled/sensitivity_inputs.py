@@ -169,6 +169,7 @@ def integers(name: str, values: Any, num_axes: int) -> np.ndarray:
 
 
 def check_probes(probe_steps: Any, num_steps: int) -> np.ndarray:
+    """Returns the probed steps as integers, [k], each in 0..num_steps; raises InputError if not."""
     steps = integers("probe_steps", probe_steps, num_axes=1)
     outside = steps[(steps < 0) | (steps > num_steps)]
     if outside.size:
@@ -177,6 +178,7 @@ def check_probes(probe_steps: Any, num_steps: int) -> np.ndarray:
 
 
 def check_num_classes(num_classes: int | None, labels: jax.Array) -> None:
+    """Raises InputError if labels [n] are outside the classes; None checks nothing."""
     if num_classes is None:
         return
     classes = integers("labels", labels, num_axes=1)
@@ -188,6 +190,7 @@ def check_num_classes(num_classes: int | None, labels: jax.Array) -> None:
 
 
 def positive(name: str, value: int | None, default: int) -> int:
+    """Returns a number of at least 1, or the default; raises InputError if it is smaller."""
     if value is None:
         return default
     if value < 1:
@@ -206,4 +209,5 @@ def microbatches(problem: Problem, microbatch_size: int | None) -> jax.Array:
 
 
 def num_bytes(tree: Any) -> int:
+    """Returns the bytes of all arrays of a pytree."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
