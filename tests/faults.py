@@ -4,11 +4,12 @@
     python -m tests.faults --rounds=5 --jobs=ensemble,disk    # some
     python -m tests.faults --rounds=0                         # damaged files alone
 
-The rounds go to the jobs in turn, as cards are dealt. A round disturbs a job at a random time and starts the same command again until it is done. It is
-good if the result is that of the undisturbed job, to the bit: metrics, dynamics, checkpoints of
-every member, tables; or if the job ended with one clear line and exit code 2, and what the line
-says to do then leads to that result. Default settings, real processes, one seed a round. The job
-"damage" is tests/damage.py's: every file of a folder, in one process.
+The rounds go to the jobs in turn, as cards are dealt. A round disturbs a job at a random time and
+starts the same command again until it is done. It is good if the result is that of the undisturbed
+job, to the bit: metrics, dynamics, checkpoints of every member, tables; or if the job ended with
+one clear line and exit code 2, and what the line says to do then leads to that result. Default
+settings, real processes, one seed a round. The job "damage" is tests/damage.py's: every file of a
+folder, in one process.
 """
 
 import argparse
