@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -95,7 +95,12 @@ class StudyRuns:
                 yield dict(point.factors), run
 
     def analysis(
-        self, pass_name: str, options: Options, table_name: str = "", **wanted: Any
+        self,
+        pass_name: str,
+        options: Options,
+        table_name: str = "",
+        steps_of: Callable[[Run], Sequence[int]] | None = None,
+        **wanted: Any,
     ) -> pd.DataFrame:
         """Runs a pass over the checkpoints of the wanted points, or reads what it left.
 
@@ -103,6 +108,7 @@ class StudyRuns:
           pass_name: one of `memjax.passes.PASSES`.
           options: of the pass; steps (-1,) means the last checkpoint.
           table_name: of its table, where one pass is needed with several options.
+          steps_of: chooses the checkpoints of each run instead of `options.steps`.
           **wanted: which points, as in `runs`.
 
         Returns:
@@ -112,6 +118,8 @@ class StudyRuns:
         parts = []
         for factors, run in self.runs(**wanted):
             steps = tuple(run.steps[-1:]) if options.steps == (-1,) else options.steps
+            if steps_of is not None:
+                steps = tuple(steps_of(run))
             context = Context(run, dataclasses.replace(options, steps=steps))
             with claim(run.workdir / "analysis"):
                 table = run_pass(context, chosen)

@@ -180,6 +180,11 @@ CASES = {
         {"real": 0.2, "randX": 0.7},
         {"real": 0.5, "randX": 0.5, "noise": LOUD},
     ),
+    "figure03_mean_over_training": (
+        {"real": 0.7, "randX": 0.2},
+        {"real": 0.2, "randX": 0.7},
+        {"real": 0.5, "randX": 0.5, "noise": LOUD},
+    ),
     "figure03_unique_labels": (
         {"unique_real": 0.7, "unique_randX": 0.2},
         {"unique_real": 0.2, "unique_randX": 0.7},
@@ -290,6 +295,8 @@ CASES = {
     ),
     "sharpness_randx": ({"randX": 3.0}, {"randX": -3.0}, {"randX": 0.0, "noise": 1.0}),
     "sharpness_randy": ({"randY": 3.0}, {"randY": -3.0}, {"randY": 0.0, "noise": 1.0}),
+    "sharpness_randx_first_fit": ({"randX": 3.0}, {"randX": -3.0}, {"randX": 0.0, "noise": 1.0}),
+    "sharpness_randy_first_fit": ({"randY": 3.0}, {"randY": -3.0}, {"randY": 0.0, "noise": 1.0}),
 }
 
 # Effects between the two margins: no difference worth the name.

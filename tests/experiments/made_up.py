@@ -85,14 +85,17 @@ def figure03(rng, real=0.68, randX=0.22, unique_real=0.6, unique_randX=0.2, nois
         for (data, labels), level in levels.items()
         for seed in range(seeds)
     ]
-    return pd.concat(map(pd.DataFrame, parts), ignore_index=True)
+    table = pd.concat(map(pd.DataFrame, parts), ignore_index=True)
+    return table.assign(gini_of_mean=table["gini"])
 
 
 def norms(rng, l1=(0.68, 0.22), l2=(0.66, 0.2), linf=(0.6, 0.2), noise=0.02, seeds=5):
     parts = []
     for norm, (real, randx) in (("l1", l1), ("l2", l2), ("linf", linf)):
         table = figure03(rng, real=real, randX=randx, noise=noise, seeds=seeds)
-        table = table[table["labels"] == "class"].drop(columns=["labels", "num_examples"])
+        table = table[table["labels"] == "class"].drop(
+            columns=["labels", "num_examples", "gini_of_mean"]
+        )
         parts.append(table.assign(norm=norm))
     return pd.concat(parts, ignore_index=True)
 
@@ -298,10 +301,12 @@ def sharpness(rng, randX=3.0, randY=4.0, noise=0.2, seeds=4):
     rows = []
     for kind, rise in (("real", 0.0), ("randX", randX), ("randY", randY)):
         for level in (0.0,) if kind == "real" else (0.4, 0.8):
-            for seed, epoch in itertools.product(range(seeds), (10, 20)):
+            for seed, (when, epoch) in itertools.product(
+                range(seeds), (("first fit", 10), ("end", 20))
+            ):
                 value = -(2 ** (4 + rise * level + rng.normal(0, noise)))
-                rows.append((kind, level, seed, epoch, value))
-    return pd.DataFrame(rows, columns=["kind", "level", "seed", "epoch", "eigenvalue"])
+                rows.append((kind, level, seed, when, epoch, value))
+    return pd.DataFrame(rows, columns=["kind", "level", "seed", "when", "epoch", "eigenvalue"])
 
 
 def figure10(rng, caps=None, cost=None, spoiled=0.2, noise=0.005, seeds=3):
