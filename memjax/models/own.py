@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from flax import linen as nn
-from flax import nnx
 
 from memjax.errors import InputError
 from memjax.models.adapters import Model
 from memjax.models.construction import Maker
 from memjax.models.functions import MadeModel
-from memjax.models.nnx import NnxModel
 from memjax.models.source import code_fingerprints, imports_from_folder
 
 _SHAPES = (
@@ -49,7 +47,7 @@ def load_maker(name: str) -> Callable[..., Any]:
             f"model {name!r}: {path} has no {attribute!r}; {nearest(attribute, names)}"
         )
     if isinstance(maker, type):
-        if issubclass(maker, nn.Module | nnx.Module) or _is_equinox(maker):
+        if issubclass(maker, nn.Module) or _is_of("flax.nnx", maker) or _is_of("equinox", maker):
             return maker
     elif inspect.isfunction(maker):
         return maker
@@ -67,7 +65,9 @@ def own_model(maker: Callable[..., Any], num_classes: int, fields: dict[str, Any
     make = Maker(maker, num_classes, tuple(sorted(fields.items())))
     if not isinstance(maker, type):
         return MadeModel(make)
-    if issubclass(maker, nnx.Module):
+    if _is_of("flax.nnx", maker):
+        from memjax.models.nnx import NnxModel
+
         return NnxModel(make)
     from memjax.models.equinox import EquinoxModel
 
@@ -82,10 +82,10 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__
 
 
-def _is_equinox(maker: type) -> bool:
-    # Whoever defined an equinox module has imported equinox.
-    equinox = sys.modules.get("equinox")
-    return equinox is not None and issubclass(maker, equinox.Module)
+def _is_of(library: str, maker: type) -> bool:
+    # Whoever defined such a module has imported its library, which takes others half a second.
+    module = sys.modules.get(library)
+    return module is not None and issubclass(maker, module.Module)
 
 
 _imported: dict[Path, tuple[str, types.ModuleType]] = {}

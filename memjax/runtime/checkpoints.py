@@ -65,20 +65,24 @@ def finite_and_checksums(tree: Any) -> tuple[jax.Array, jax.Array]:
     return jax.jit(lambda values: values, out_shardings=whole)(found)
 
 
-@jax.jit
 def _finite_and_checksums(tree: Any) -> tuple[jax.Array, jax.Array]:
-    finite, total = jnp.bool_(True), jnp.uint32(0)
-    for place, leaf in enumerate(jax.tree.leaves(tree)):
-        rows = leaf.reshape(len(leaf), -1)
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            finite &= jnp.all(jnp.isfinite(rows), axis=1)
-            bits = jax.lax.bitcast_convert_type(rows.astype(jnp.float32), jnp.uint32)
-        else:
-            bits = rows.astype(jnp.uint32)
-        position = jnp.arange(rows.shape[1], dtype=jnp.uint32)[None]
-        mixed = (bits ^ (position * jnp.uint32(2654435761))) * jnp.uint32(2 * place + 1)
-        total += jnp.sum(mixed ^ (mixed >> 15), axis=1, dtype=jnp.uint32)
-    return finite, total
+    # Leaf by leaf: few shapes are compiled, however many trees are made of them.
+    parts = [_of_leaf(leaf, np.uint32(place)) for place, leaf in enumerate(jax.tree.leaves(tree))]
+    finite, sums = zip(*parts, strict=True)
+    return functools.reduce(jnp.logical_and, finite), functools.reduce(jnp.add, sums)
+
+
+@jax.jit
+def _of_leaf(leaf: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Array]:
+    rows, finite = leaf.reshape(len(leaf), -1), jnp.ones(len(leaf), bool)
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        finite = jnp.all(jnp.isfinite(rows), axis=1)
+        bits = jax.lax.bitcast_convert_type(rows.astype(jnp.float32), jnp.uint32)
+    else:
+        bits = rows.astype(jnp.uint32)
+    position = jnp.arange(rows.shape[1], dtype=jnp.uint32)[None]
+    mixed = (bits ^ (position * jnp.uint32(2654435761))) * (2 * place + 1)
+    return finite, jnp.sum(mixed ^ (mixed >> 15), axis=1, dtype=jnp.uint32)
 
 
 def structure_of(tree: Any) -> str:
