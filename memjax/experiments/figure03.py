@@ -11,6 +11,7 @@ updates so far.
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -57,7 +58,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     by_step = found.groupby(["kind", "labels", "seed", "step"], sort=False)["gini"]
     table = by_step.agg(gini="first", num_examples="size").reset_index()
     parts = found.groupby(["kind", "labels", "seed"], sort=False)[["step", "index", "sensitivity"]]
-    means = parts.apply(gini_of_running_mean).rename("gini_of_mean").reset_index()
+    means = pd.DataFrame({"gini_of_mean": parts.apply(gini_of_running_mean)}).reset_index()
     table = table.merge(means, on=["kind", "labels", "seed", "step"], validate="one_to_one")
     return fit.with_fit(table, runs.fit).rename(columns={"kind": "data"})[list(COLUMNS)]
 
@@ -75,7 +76,8 @@ def gini_of_running_mean(found: pd.DataFrame) -> pd.Series:
     """
     by_step = found.pivot(index="step", columns="index", values="sensitivity").sort_index()
     means = by_step.expanding().mean()
-    return pd.Series(np.asarray(gini(means.to_numpy(), axis=1), float), means.index)
+    found_of_step = gini(jnp.asarray(means.to_numpy(np.float32)), axis=1)
+    return pd.Series(np.asarray(found_of_step, np.float64), means.index)
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

@@ -42,8 +42,8 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
         steps=(-1,), splits=("validation",), num_examples=2 * runs.sizes.num_searched,
         radii=runs.sizes.radii,
     )  # fmt: skip
-    ends = {"level": (0.0, 1.0)}
-    table = noise_levels.ratios(runs.analysis("critical", options, "critical_radii", **ends))
+    found = runs.analysis("critical", options, "critical_radii", level=(0.0, 1.0))
+    table = noise_levels.ratios(found)
     return fit.with_fit(table, runs.fit).rename(columns={"kind": "data"})[list(COLUMNS)]
 
 

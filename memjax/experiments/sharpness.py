@@ -53,7 +53,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
 
 def first_fit_and_end(run: Run) -> list[int]:
     """Returns the first checkpoint at which a run has fitted, if it has, and its last."""
-    rows = run.metrics()
+    rows = run.metrics
     fitted = rows.loc[rows["train_accuracy"] >= fit.FITTED, "step"]
     first = [step for step in run.steps if not fitted.empty and step >= fitted.iloc[0]][:1]
     return sorted({*first, run.steps[-1]})

@@ -87,7 +87,12 @@ def estimate(config: Config, dataset: Dataset) -> Cost:
 
 
 def group_bytes(
-    num_points: int, cost: Cost, config: Config, dataset: Dataset, devices: Sequence[jax.Device]
+    num_points: int,
+    cost: Cost,
+    config: Config,
+    dataset: Dataset,
+    num_datasets: int,
+    devices: Sequence[jax.Device],
 ) -> float:
     """Returns what some points of a group need in memory: of a device, or of a CPU's machine.
 
@@ -95,7 +100,8 @@ def group_bytes(
       num_points: that train together.
       cost: of each.
       config: of any of them.
-      dataset: theirs.
+      dataset: that of any of them.
+      num_datasets: parts of the source that they have, at most one a point.
       devices: that share the members; those of a CPU share its memory.
     """
     platform, num_members = devices[0].platform, num_points * config.ensemble.size
@@ -103,6 +109,7 @@ def group_bytes(
     per_device = -(-num_members // num_devices)
     chunk = config.run.members_per_chunk or members_per_chunk(cost.num_params, per_device, platform)
     images = dataset.train.images.nbytes + dataset.validation.images.nbytes
+    images *= min(num_datasets, num_points)
     resident = per_device * cost.bytes / config.ensemble.size
     of_device = images + resident + min(chunk, per_device) * cost.working_bytes
     return of_device * (num_devices if platform == "cpu" else 1)

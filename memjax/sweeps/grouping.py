@@ -81,6 +81,9 @@ def _program_key(config: Config, dataset: Dataset) -> str:
     kinds = set(parse_kinds(config.corruption.kind))
     key = {name: value for name, value in flat.items() if name not in (*TRACED, *_BY_MEMBER)}
     key.pop("corruption.transition")
+    if not kinds & _SHUFFLES:  # parts of one source lie on the devices one behind the other
+        key.pop("dataset.seed")
+        key["sizes"] = [len(dataset.train), len(dataset.validation)]
     key |= {f"{name} is on": flat[name] != 0 for name in STRENGTHS}
     key["num_examples"] = num_examples(config, dataset)
     key["num_classes"] = len(dataset.train) if "unique_labels" in kinds else dataset.num_classes

@@ -134,6 +134,7 @@ def make_plan(sweep: Sweep, task_index: int = 0, num_tasks: int = 1) -> Plan:
             cost=ordered[first],
             config=sweep.configs[first],
             dataset=datasets[first],
+            num_datasets=len({id(datasets[point]) for point in group.points}),
             devices=devices,
         )
         parts += bounded(group, bytes_of, budget)

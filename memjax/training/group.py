@@ -19,11 +19,10 @@ from memjax.training.members import (
     Members,
     arrange,
     group_images,
+    group_members,
     have_common_inputs,
-    join_members,
-    place_split,
     places_of,
-    point_members,
+    validation_images,
 )
 from memjax.training.outcomes import Outcomes, no_outcomes, summarize
 from memjax.training.program import make_evaluation_program, make_train_program
@@ -53,21 +52,17 @@ class Group:
         self.setup, self.mesh, self.chunk = setups[0], mesh, members_per_chunk
         config = self.setup.config
         common = have_common_inputs([setup.config for setup in setups])
-        self._on_host = join_members([point_members(s, traced, common) for s in setups])
-        self._data = group_images(self.setup, common, mesh)
+        self._on_host = group_members(setups, traced, common)
+        self._data = group_images(setups, common, mesh)
         self._train = make_train_program(self.setup, traced, mesh, members_per_chunk)
         self._is_running = config.train.train_metrics == "running"
         self._evaluations = {}
         if not self._is_running:
             rows = self.setup.batches.num_examples
             self._evaluations["train"] = _Evaluation(self, rows, self._data, of_members=True)
-        validation = self.setup.dataset.validation
-        if len(validation):
-            is_split = self.setup.images_are_split
-            data = place_split(validation.images, validation.labels, mesh, is_split)
-            self._evaluations["validation"] = _Evaluation(
-                self, len(validation), data, of_members=False
-            )
+        if count := len(self.setup.dataset.validation):
+            data = validation_images(setups, mesh)
+            self._evaluations["validation"] = _Evaluation(self, count, data, of_members=False)
         self._is_class = "unique_labels" not in parse_kinds(config.corruption.kind)
         whole = replicated(mesh)
         self._summarize = jax.jit(self._logged, static_argnums=0, out_shardings=whole)
@@ -183,6 +178,9 @@ class Group:
                 outcomes, members.labels, true_labels, members.is_corrupted, self._is_class
             )
         labels = data.labels[None]
+        if (part := members.part) is not None:
+            rows = jnp.arange(len(self.setup.dataset.validation))[None]
+            labels = data.labels[part.first_validation[:, None] + rows]
         found = summarize(outcomes, labels, labels, jnp.zeros(labels.shape, bool), True)
         return {name: found[name] for name in ("loss", "accuracy")}
 
@@ -259,7 +257,7 @@ class _Evaluation:
         self.data, self._of_members, self._mesh = data, of_members, group.mesh
         self._program, self._num_batches, self._num_rows = make_evaluation_program(
             setup.network, group.mesh, num_examples, setup.config.run.evaluation_batch_size,
-            group.chunk, setup.images_are_split,
+            group.chunk, of_members, setup.images_are_split,
         )  # fmt: skip
         self._has_compiled, self._batches_per_dispatch = False, 1
 
@@ -270,7 +268,8 @@ class _Evaluation:
 
     def run(self, group: Group, stopped: Callable[[], bool]) -> Outcomes | None:
         """Returns outcomes [places rows], valid until the next call; None if it was stopped."""
-        members, done = group.members if self._of_members else None, 0
+        needed = self._of_members or group.members.part is not None
+        members, done = group.members if needed else None, 0
         while done < self._num_batches:
             size = min(self._batches_per_dispatch, self._num_batches - done)
             began = time.monotonic()

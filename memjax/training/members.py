@@ -2,7 +2,8 @@
 
 A group is one run, or many points of a sweep that one program trains. The images are on the devices
 once; a member has its own rows, labels and masks, and its Gaussian inputs are drawn from key and
-index where they are used, unless all members have the same.
+index where they are used, unless all members have the same. Points that take other parts of one
+source have their parts there one behind the other.
 """
 
 from collections.abc import Sequence
@@ -16,10 +17,30 @@ from jax.sharding import Mesh
 from memjax.config import Config, flatten
 from memjax.corruption_kinds import parse_kinds
 from memjax.data.corruption import gaussian_image
-from memjax.data.dataset import pixel_moments
+from memjax.data.dataset import Dataset, pixel_moments
 from memjax.runtime.mesh import place, place_images, replicated, split_batch, take_rows
 from memjax.training.setup import Setup, member_subsets
-from memjax.training.step import unit_pixels
+from memjax.training.step import Network, unit_pixels
+
+
+class Part(NamedTuple):
+    """A member's part of the joined data; each leaf has a leading member axis.
+
+    Attributes:
+      first: int32 [members], its first row among the training images.
+      first_validation: int32 [members], its first row among the validation images.
+      mean: float32 [members ...], taken off its pixels.
+      std: float32 [members ...], its pixels are divided by it.
+      noise_mean: float32 [members], of its Gaussian inputs.
+      noise_std: float32 [members].
+    """
+
+    first: Any
+    first_validation: Any
+    mean: Any
+    std: Any
+    noise_mean: Any
+    noise_std: Any
 
 
 class Members(NamedTuple):
@@ -33,6 +54,7 @@ class Members(NamedTuple):
       is_noise: bool [members n], where the input is Gaussian noise to be drawn; None if nowhere.
       noise_seeds: int32 [members], of the corruption.
       values: traced fields of the config, float32 [members] each.
+      part: where the points have parts of the source of their own; None if all have the same.
     """
 
     seeds: Any
@@ -42,6 +64,7 @@ class Members(NamedTuple):
     is_noise: Any | None
     noise_seeds: Any
     values: dict[str, Any]
+    part: Part | None = None
 
 
 class Images(NamedTuple):
@@ -67,7 +90,7 @@ def have_common_inputs(configs: Sequence[Config]) -> bool:
         kinds = set(parse_kinds(config.corruption.kind))
         kinds &= {"random_inputs", "shuffled_pixels", "shuffled_pixels_each", "removed"}
         chosen = (config.corruption.fraction, config.corruption.seed) if kinds else ()
-        return (*sorted(kinds), *chosen)
+        return (config.dataset.seed, *sorted(kinds), *chosen)
 
     return len({key(config) for config in configs}) == 1
 
@@ -103,19 +126,70 @@ def point_members(setup: Setup, traced: Sequence[str], common: bool) -> Members:
     )
 
 
-def join_members(parts: Sequence[Members]) -> Members:
-    """Returns the members of several points, one after the other."""
+def group_members(setups: Sequence[Setup], traced: Sequence[str], common: bool) -> Members:
+    """Returns the members of a group on the host, point after point.
+
+    Args:
+      setups: of the points.
+      traced: as in `point_members`.
+      common: likewise.
+    """
+    parts = [point_members(setup, traced, common) for setup in setups]
+    datasets = _datasets(setups)
+    if len(datasets) > 1:
+        places = {id(dataset): place for place, dataset in enumerate(datasets)}
+        train = np.cumsum([0, *(len(dataset.train) for dataset in datasets)])
+        validation = np.cumsum([0, *(len(dataset.validation) for dataset in datasets)])
+        noise = [pixel_moments(dataset.train.images, per_channel=False) for dataset in datasets]
+        for point, setup in enumerate(setups):
+            place = places[id(setup.dataset)]
+            moments = setup.network.mean, setup.network.std, *noise[place]
+            size = len(parts[point].seeds)
+            own = Part(
+                *(np.full(size, firsts[place], np.int32) for firsts in (train, validation)),
+                *(np.stack([np.asarray(moment, np.float32)] * size) for moment in moments),
+            )
+            rows = parts[point].rows + np.int32(train[place])
+            parts[point] = parts[point]._replace(rows=rows, part=own)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def group_images(setup: Setup, common: bool, mesh: Mesh) -> Images:
-    """Returns the training images of a group on its devices; setup: of any of its points."""
-    train, examples = setup.dataset.train, setup.examples
-    shuffled = "shuffled" in setup.config.corruption.kind  # made on the host, equal in a group
-    images = examples.images if common or shuffled else train.images
-    labels = examples.true_labels if common else train.true_labels
-    moments = pixel_moments(train.images, per_channel=False) if not common else (0.0, 1.0)
+def _datasets(setups: Sequence[Setup]) -> list[Dataset]:
+    """Returns the data sets of some points, each once."""
+    return list({id(setup.dataset): setup.dataset for setup in setups}.values())
+
+
+def group_images(setups: Sequence[Setup], common: bool, mesh: Mesh) -> Images:
+    """Returns the training images of a group on its devices."""
+    setup = setups[0]
+    trains, examples = [dataset.train for dataset in _datasets(setups)], setup.examples
+    # Shuffled ones are made on the host, equal in a group.
+    if common or "shuffled" in setup.config.corruption.kind:
+        images = examples.images
+    else:
+        images = _joined([train.images for train in trains])
+    labels = examples.true_labels if common else _joined([train.true_labels for train in trains])
+    moments = pixel_moments(trains[0].images, per_channel=False) if not common else (0.0, 1.0)
     return place_split(images, labels, mesh, setup.images_are_split, moments)
+
+
+def validation_images(setups: Sequence[Setup], mesh: Mesh) -> Images:
+    """Returns the validation images of a group on its devices."""
+    splits = [dataset.validation for dataset in _datasets(setups)]
+    images = _joined([split.images for split in splits])
+    labels = _joined([split.labels for split in splits])
+    return place_split(images, labels, mesh, setups[0].images_are_split)
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def own_network(network: Network, member: Members | None) -> Network:
+    """Returns the network with a member's own moments, where it has some."""
+    if member is None or member.part is None:
+        return network
+    return network._replace(mean=member.part.mean, std=member.part.std)
 
 
 def place_split(
@@ -157,12 +231,16 @@ def member_examples(
     images, is_noise = unit_pixels(images), member.is_noise[rows]
 
     def with_noise() -> jax.Array:
-        key = jax.random.key(member.noise_seeds)
+        key, part = jax.random.key(member.noise_seeds), member.part
+        moments = (data.noise_mean, data.noise_std)
+        positions = index
+        if part is not None:
+            moments, positions = (part.noise_mean, part.noise_std), index - part.first
 
         def draw(position: jax.Array) -> jax.Array:
-            return gaussian_image(key, position, images.shape[1:], data.noise_mean, data.noise_std)
+            return gaussian_image(key, position, images.shape[1:], *moments)
 
-        return jax.vmap(jnp.where)(is_noise, jax.vmap(draw)(index), images)
+        return jax.vmap(jnp.where)(is_noise, jax.vmap(draw)(positions), images)
 
     return jax.lax.cond(jnp.any(is_noise), with_noise, lambda: images), labels
 

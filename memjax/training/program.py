@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from memjax.config import with_values
 from memjax.data.batching import Batches, batch_rows, epoch_order
 from memjax.runtime.mesh import data_devices, replicated, shard_members, split_batch
-from memjax.training.members import images_at, member_examples
+from memjax.training.members import images_at, member_examples, own_network
 from memjax.training.outcomes import Outcomes, score
 from memjax.training.setup import Setup, make_network, make_optimizer_of
 from memjax.training.state import TrainState, member_keys
@@ -162,7 +162,7 @@ def make_train_program(
             return member_examples(mesh, is_split, data, member, rows)
 
         state, outcomes, _ = old
-        train_step = make_train_step(network, optimizer)
+        train_step = make_train_step(own_network(network, member), optimizer)
         new = train_steps(
             train_step, examples_at, batches, state, member.seeds, start, num_steps, outcomes
         )
@@ -190,13 +190,14 @@ def make_evaluation_program(
     num_examples: int,
     batch_size: int,
     members_per_chunk: int,
+    of_members: bool,
     is_split: bool = False,
 ) -> tuple[Callable[..., Outcomes], int, int]:
     """Returns the jitted `evaluate(outcomes, params, members, data, start, num_batches, n)`.
 
     outcomes: [members rows], donated; params: flax variables with a leading member axis; members:
-    Members whose examples are looked at, or None for all examples of `data`; start, num_batches:
-    which batches; n: how many members of each device's share may be alive. It returns the outcomes
+    Members, or None where all look at the same examples of `data`; start, num_batches: which
+    batches; n: how many members of each device's share may be alive. It returns the outcomes
     with those of these batches, in inference mode and the network's compute dtype.
 
     Args:
@@ -205,20 +206,25 @@ def make_evaluation_program(
       num_examples: of each member.
       batch_size: examples evaluated at a time; memory and speed only.
       members_per_chunk: members that run side by side on a device.
+      of_members: whether the members' own training examples are looked at.
       is_split: whether the images are split over the devices; memory and speed only.
 
     Returns:
       The program, the number of batches, and the rows of outcomes: a few more than examples.
     """
-    logits_fn = make_logits_fn(for_inference(network), network.compute_dtype)
     size = -(-min(batch_size, num_examples) // data_devices(mesh)) * data_devices(mesh)
     num_batches = -(-num_examples // size)
 
     def evaluate_member(old, params, member, data, start, count):
+        own = for_inference(own_network(network, member))
+        logits_fn = make_logits_fn(own, network.compute_dtype)
+
         def body(offset, outcomes):
             first = (start + offset) * size
             rows = jnp.minimum(first + jnp.arange(size, dtype=jnp.int32), num_examples - 1)
-            if member is None:
+            if not of_members:
+                if member is not None:
+                    rows += member.part.first_validation
                 images = images_at(mesh, is_split, data, rows)
                 labels = split_batch(mesh, data.labels[rows])
             else:

@@ -62,8 +62,18 @@ MIXED = (
         "corruption.fraction": 0.5,
         "optimizer.learning_rate": 0.1,
     },
-    {"corruption.kind": "random_inputs+wrong_labels", "corruption.seed": 7, "seed": 3},
-    {"regularizer.weight_decay": 0.1, "regularizer.dropout": 0.4, "seed": 5},
+    {  # other examples of the source, and so other moments, noise and validation set
+        "corruption.kind": "random_inputs+wrong_labels",
+        "corruption.seed": 7,
+        "dataset.seed": 11,
+        "seed": 3,
+    },
+    {
+        "regularizer.weight_decay": 0.1,
+        "regularizer.dropout": 0.4,
+        "dataset.seed": 12,
+        "seed": 5,
+    },
 )
 COMMON = {
     "regularizer.dropout": 0.2,

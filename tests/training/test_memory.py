@@ -74,13 +74,14 @@ def test_a_group_needs_more_the_more_points_and_the_more_members_side_by_side():
     dataset, devices = load_dataset(config.dataset), jax.local_devices()[:1]
     cost = estimate(config, dataset)
 
-    def needed(num_points, members_per_chunk):
+    def needed(num_points, members_per_chunk, num_datasets=1):
         run = dataclasses.replace(config.run, members_per_chunk=members_per_chunk)
         changed = dataclasses.replace(config, run=run)
-        return group_bytes(num_points, cost, changed, dataset, devices)
+        return group_bytes(num_points, cost, changed, dataset, num_datasets, devices)
 
     images = dataset.train.images.nbytes + dataset.validation.images.nbytes
     assert needed(1, 1) == images + cost.bytes + cost.working_bytes
     assert needed(8, 1) == needed(1, 1) + 7 * cost.bytes
     assert needed(8, 4) == needed(8, 1) + 3 * cost.working_bytes
     assert needed(2, 4) == needed(2, 2)
+    assert needed(2, 2, num_datasets=5) == needed(2, 2) + images
