@@ -1,7 +1,7 @@
 """How large a reproduction is: four scales, and in which points each is smaller than the paper.
 
-The smaller scales are chosen by their cost alone, estimated and not measured yet for laptop and
-workstation (`python -m memjax.reproduce --dry_run` measures it): see docs/protocol.md.
+The smaller scales are chosen by their cost alone (`python -m memjax.reproduce --dry_run` measures
+it): see docs/protocol.md.
 """
 
 import dataclasses
@@ -179,7 +179,7 @@ _WORKSTATION = {
         num_searched=500,
     ),
     "cifar_noise": dataclasses.replace(
-        _PAPER["cifar_noise"], num_train=4000, channels=0.0625, num_epochs=80, batch_size=64,
+        _PAPER["cifar_noise"], num_train=2000, channels=0.0625, num_epochs=80, batch_size=32,
         num_validation=2000, num_searched=200, checkpoint_epochs=16,
     ),
     "capacity": dataclasses.replace(
@@ -197,9 +197,9 @@ _WORKSTATION = {
         levels=(0.4, 0.8), num_validation=2000, batch_size=50,
     ),
     "regularizers": dataclasses.replace(
-        _PAPER["regularizers"], num_train=1000, channels=0.0625, num_epochs=100, batch_size=50,
+        _PAPER["regularizers"], num_train=500, channels=0.0625, num_epochs=60, batch_size=25,
         strengths=(*_FIVE, (DROPOUT_AND_ADVERSARIAL, (0.03, 0.1, 0.2, 0.3, 0.5))),
-        adversarial_weights=(0.45,), num_validation=1000, adversarial_steps=3,
+        adversarial_weights=(0.45,), num_validation=500, adversarial_steps=3,
     ),
 }  # fmt: skip
 _SMALL: dict[str, Any] = {
