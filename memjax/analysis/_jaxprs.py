@@ -192,6 +192,12 @@ def inlined_jaxpr(logits_fn: Callable, params: Any, images: Any) -> core.ClosedJ
     )(*closed.in_avals)
 
 
+def num_values(jaxpr: core.ClosedJaxpr) -> int:
+    """Returns how many numbers all equations of a jaxpr compute together."""
+    results = [variable.aval for equation in jaxpr.jaxpr.eqns for variable in equation.outvars]
+    return sum(math.prod(getattr(aval, "shape", ())) for aval in results)
+
+
 def check_logits_shape(shape: Any, num_examples: int) -> None:
     """Raises InputError unless a ShapeDtypeStruct is that of float logits [n classes]."""
     if not (

@@ -12,13 +12,12 @@ from jax.sharding import Mesh
 
 import memjax.analysis.attribution_run as training_lib
 import memjax.analysis.attribution_sweep as backward
+from memjax import memory
 from memjax.analysis._unrolled import sensitivity_inputs as inputs
 from memjax.analysis._unrolled.trajectory import Trajectory, segment_length
 from memjax.analysis.attribution_groups import group_size
 from memjax.analysis.attribution_measures import Measure, check_queries, make_measure
 from memjax.analysis.losses import softmax_cross_entropy
-
-_ALL_GROUPS_BYTES = 2**31
 
 
 def example_attribution(
@@ -212,7 +211,7 @@ def _attribute(
     dtype = jax.tree.leaves(problem.start.params)[0].dtype
     found = [np.zeros((len(images), columns), dtype) for _ in probes]
     adjoint_bytes = size * (2 * inputs.num_bytes(problem.start) + columns * dtype.itemsize)
-    together = max(1, _ALL_GROUPS_BYTES // adjoint_bytes)
+    together = max(1, memory.memory_budget() // 4 // adjoint_bytes)
     sweep = functools.partial(
         _sweep_segment, problem, measure, training_lib.symmetric_second_derivative(problem)
     )

@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 
+from memjax import memory
 from memjax.analysis._unrolled import sensitivity_inputs as inputs
 from memjax.analysis.attribution_run import Problem
 
 # On a CPU what one step needs of about so many bytes of parameters stays in the cache.
-_GROUP_BYTES = {"cpu": 2**22}
-_GROUP_BYTES_ELSEWHERE = 2**30
+_CPU_CACHE_BYTES = 2**22
 _LEAST_ON_CPU = 8
 
 
@@ -26,7 +26,8 @@ def group_size(
       name: of that argument, for the message.
     """
     num_devices = problem.training.program.num_devices
-    most_bytes = _GROUP_BYTES.get(jax.default_backend(), _GROUP_BYTES_ELSEWHERE)
+    on_cpu = jax.default_backend() == "cpu"
+    most_bytes = _CPU_CACHE_BYTES if on_cpu else memory.working_bytes()
     automatic = max(_LEAST_ON_CPU, most_bytes // inputs.num_bytes(problem.start.params))
     most = inputs.positive(name, chunk_size, automatic)
     num_groups = math.ceil(count / (most * num_devices))

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memjax import memory
 from memjax.analysis._ghost.param_uses import find_param_uses
 from memjax.analysis._ghost.products import (
     LeafGradient,
@@ -27,9 +28,6 @@ from memjax.analysis.microbatch import (
     over_microbatches,
 )
 from memjax.errors import InputError
-
-# Random signs that are drawn at once: 16 MB of floats.
-_SIGNS_AT_ONCE = 2**22
 
 
 def gradient_products(
@@ -201,7 +199,7 @@ def _projected(key: jax.Array, vectors: jax.Array, dimension: int) -> jax.Array:
     """Returns vectors [n size] times random signs [size dimension], drawn in blocks of rows."""
     dtype = wide_dtype(vectors.dtype)
     num_vectors, size = vectors.shape
-    block = max(1, min(size, _SIGNS_AT_ONCE // dimension))
+    block = max(1, min(size, memory.working_bytes() // 32 // dimension))
     num_blocks = -(-size // block)
     padded = jnp.pad(vectors.astype(dtype), ((0, 0), (0, num_blocks * block - size)))
     blocks = padded.reshape(num_vectors, num_blocks, block).swapaxes(0, 1)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,12 +18,12 @@ from memjax.analysis._ghost.products import (
     leaf_gradients,
 )
 from memjax.analysis._ghost.trace import trace_example
-from memjax.analysis._jaxprs import inlined_jaxpr
+from memjax.analysis._jaxprs import inlined_jaxpr, num_values
 from memjax.analysis.inputs import LogitsFn, as_array, check_model
 from memjax.analysis.microbatch import (
     check_microbatch_size,
     check_size,
-    examples_at_once,
+    examples_and_functions,
     over_microbatches,
 )
 from memjax.errors import InputError
@@ -71,15 +72,28 @@ def _input_jacobians(logits_fn, params, images, microbatch_size):
     jaxpr = inlined_jaxpr(logits_fn, params, one_image)
     leaves = jax.tree.leaves(params)
     num_classes, num_pixels = jaxpr.out_avals[0].shape[1], math.prod(one_image.shape)
-    derivative = jax.jacfwd if num_pixels < num_classes else jax.jacrev
 
     def logits(image: jax.Array) -> jax.Array:
         return core.jaxpr_as_fun(jaxpr)(*leaves, image[None])[0][0]
 
-    results = [variable.aval for equation in jaxpr.jaxpr.eqns for variable in equation.outvars]
-    elements = sum(math.prod(aval.shape) for aval in results) * min(num_classes, num_pixels)
-    size = examples_at_once(elements, microbatch_size)
-    return over_microbatches(jax.vmap(derivative(logits)), images, microbatch_size=size)
+    one_way = min(num_classes, num_pixels)
+    size, at_once = examples_and_functions(num_values(jaxpr), one_way, microbatch_size)
+
+    def by_pixels(image: jax.Array) -> jax.Array:
+        _, push = jax.linearize(logits, image)
+        basis = jnp.eye(num_pixels, dtype=image.dtype).reshape(num_pixels, *image.shape)
+        columns = over_microbatches(jax.vmap(push), basis, microbatch_size=at_once)
+        return columns.T.reshape(num_classes, *image.shape).astype(image.dtype)
+
+    def by_classes(image: jax.Array) -> jax.Array:
+        values, pull_back = jax.vjp(logits, image)
+        basis = jnp.eye(num_classes, dtype=values.dtype)
+        return over_microbatches(
+            jax.vmap(lambda row: pull_back(row)[0]), basis, microbatch_size=at_once
+        )
+
+    jacobian = by_pixels if num_pixels < num_classes else by_classes
+    return over_microbatches(jax.vmap(jacobian), images, microbatch_size=size)
 
 
 def jacobian_norms(jacobians: jax.Array) -> jax.Array:
@@ -204,10 +218,11 @@ def _parameter_jacobian_norms(logits_fn, params, images, microbatch_size):
     def norms(image: jax.Array) -> jax.Array:
         traced = trace_example(uses, leaves, image)
         squared = jax.vmap(functools.partial(squared_norm, uses, traced))
-        return jnp.sqrt(squared(jnp.eye(num_classes, dtype=traced.logits.dtype)))
+        classes = jnp.eye(num_classes, dtype=traced.logits.dtype)
+        return jnp.sqrt(over_microbatches(squared, classes, microbatch_size=at_once))
 
-    elements = elements_per_example(uses, leaves) * num_classes
-    size = examples_at_once(elements, microbatch_size)
+    elements = elements_per_example(uses, leaves)
+    size, at_once = examples_and_functions(elements, num_classes, microbatch_size)
     return over_microbatches(jax.vmap(norms), images, microbatch_size=size)
 
 
@@ -265,20 +280,35 @@ def _empirical_ntk(logits_fn, params, images_a, images_b, block_size):
     leaves = jax.tree.leaves(params)
     uses = find_param_uses(logits_fn, params, images_a)
     num_classes = uses.jaxpr.out_avals[0].shape[1]
-    elements = 2 * num_classes * gradient_elements(uses, leaves)
-    size = examples_at_once(elements, block_size)
+    elements = 2 * gradient_elements(uses, leaves)
+    size, at_once = examples_and_functions(elements, num_classes, block_size)
+    classes = jnp.eye(num_classes, dtype=uses.jaxpr.out_avals[0].dtype)
 
-    @jax.vmap
-    def jacobians(image: jax.Array) -> list[LeafGradient]:
-        traced = trace_example(uses, leaves, image)
-        return leaf_gradients(uses, traced, jnp.eye(num_classes, dtype=traced.logits.dtype))
+    def over_classes(fn: Callable[[jax.Array], jax.Array], axis: int) -> jax.Array:
+        # fn: [some classes] -> an array with these classes at an axis.
+        found = over_microbatches(
+            lambda some: jnp.moveaxis(fn(some), axis, 0), classes, microbatch_size=at_once
+        )
+        return jnp.moveaxis(found, 0, axis)
+
+    def jacobians(images: jax.Array, cotangents: jax.Array) -> list[LeafGradient]:
+        def of_one(image: jax.Array) -> list[LeafGradient]:
+            return leaf_gradients(uses, trace_example(uses, leaves, image), cotangents)
+
+        return jax.vmap(of_one)(images)
 
     def rows(block_a: jax.Array) -> jax.Array:
-        jacobians_a = jacobians(block_a)
+        def of_some_classes(some: jax.Array) -> jax.Array:
+            jacobians_a = jacobians(block_a, some)
 
-        def columns(block_b: jax.Array) -> jax.Array:
-            return inner_products(jacobians(block_b), jacobians_a)
+            def columns(block_b: jax.Array) -> jax.Array:
+                found = over_classes(
+                    lambda others: inner_products(jacobians_a, jacobians(block_b, others)), 3
+                )
+                return found.swapaxes(0, 1)
 
-        return over_microbatches(columns, images_b, microbatch_size=size).swapaxes(0, 1)
+            return over_microbatches(columns, images_b, microbatch_size=size).swapaxes(0, 1)
 
-    return over_microbatches(rows, images_a, microbatch_size=size).swapaxes(2, 3)
+        return over_classes(of_some_classes, 2)
+
+    return over_microbatches(rows, images_a, microbatch_size=size)

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from memjax import memory
 from memjax.errors import InputError
-
-# Numbers that per-example work may keep at once where no microbatch size is given: 128 MB.
-_ELEMENTS_AT_ONCE = 2**25
 
 
 def over_microbatches(
@@ -117,10 +115,33 @@ def check_lengths(*arrays: jax.Array) -> int:
 
 
 def examples_at_once(elements_per_example: int, microbatch_size: int | None = None) -> int:
-    """Returns the microbatch size, or where it is None, as many examples as fit into 128 MB."""
+    """Returns the microbatch size, or where it is None, as many examples as fit.
+
+    Args:
+      elements_per_example: numbers of 4 bytes kept for each.
+      microbatch_size: as the user gave it.
+    """
     if microbatch_size is None:
-        return max(1, _ELEMENTS_AT_ONCE // max(1, elements_per_example))
+        return max(1, memory.working_bytes() // (4 * max(1, elements_per_example)))
     return microbatch_size
+
+
+def examples_and_functions(
+    elements: int, num_functions: int, microbatch_size: int | None = None
+) -> tuple[int, int]:
+    """Returns how many examples, and how many functions of each, are differentiated at once.
+
+    Args:
+      elements: numbers of 4 bytes kept for one example and one function.
+      num_functions: of each example: its classes, or whatever is pulled back.
+      microbatch_size: as the user gave it; None for as many as fit.
+
+    Returns:
+      The microbatch size, and the functions at once: all of them where they fit for one example.
+    """
+    fits = max(1, memory.working_bytes() // (4 * max(1, elements)))
+    functions = min(num_functions, max(1, fits // (microbatch_size or 1)))
+    return microbatch_size or max(1, fits // functions), functions
 
 
 def check_size(name: str, value: Any, at_least: int = 1) -> int:

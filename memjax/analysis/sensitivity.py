@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from memjax import memory
 from memjax.analysis._leaves import merge_params
 from memjax.analysis._unrolled import sensitivity_inputs as inputs
 from memjax.analysis._unrolled import sensitivity_sweep as sgd
@@ -21,7 +22,6 @@ from memjax.errors import InputError
 # A sweep of about ten adjoints is wide enough to be efficient, and narrow enough that few adjoints
 # of probes not yet reached ride along.
 _ADJOINTS_PER_SWEEP = 10
-_SWEEP_BYTES = 2**30
 
 
 class Sensitivity(NamedTuple):
@@ -84,15 +84,16 @@ def loss_sensitivity(
       probe_steps: int [k], numbers of updates t in 0..steps, in any order.
       momentum: decay of the momentum buffer.
       include_direct: whether x's own term in L_t counts, besides what x did to the parameters.
-      num_classes: given, `per_class` is returned as well, at the price of one adjoint per class.
+      num_classes: given, `per_class` is returned as well, at the price of one adjoint per class;
+        of as many classes at once as fit.
       norm_order: 1, 2 or inf, the norm over all of an image's values.
       weight_decay: added to the gradient as weight_decay * params; a scalar, or a tree prefix of
         `params` (for instance to leave running statistics alone).
       checkpoint_every: the parameters are kept every so many steps and recomputed in between. By
-        default about sqrt(steps) where the whole trajectory would take more than 256 MiB, else
+        default about sqrt(steps) where the whole trajectory does not fit in the memory, else
         all are kept. Never changes the result.
       probe_chunk_size: probes per backward sweep and device (two sweeps may run at a time), by
-        default 10 adjoints' worth or what fits in 1 GiB. Changes rounding only.
+        default 10 adjoints' worth or what fits in the memory. Changes rounding only.
       microbatch_size: examples at a time in the gradient of L_t, by default the batch size;
         changes rounding only.
       mesh: the devices to share the probes out over; by default one device does all.
@@ -125,7 +126,8 @@ def loss_sensitivity(
     if norm_order not in (1, 2, math.inf):
         raise InputError(f"norm_order is {norm_order}, must be 1, 2 or inf")
     inputs.check_num_classes(num_classes, problem.run.labels)
-    chunk_size = _chunk_size(problem, len(steps), num_classes or 1, probe_chunk_size)
+    columns = _classes_at_once(problem, num_classes)
+    chunk_size = _chunk_size(problem, len(steps), columns, probe_chunk_size)
     length = segment_length(problem.num_steps, problem.start.params, checkpoint_every)
     record = functools.partial(sgd.record, program, problem.run)
     trajectory = Trajectory(record, problem.start, problem.num_steps, length)
@@ -133,16 +135,25 @@ def loss_sensitivity(
 
     order = np.argsort(-steps, kind="stable")
     chunks = np.split(order, range(chunk_size, len(order), chunk_size))
-    norms: list[tuple[jax.Array, jax.Array | None]] = []
+    norms: list[tuple[jax.Array, np.ndarray | None]] = []
     for chunk in chunks:
-        gradients = _chunk_gradients(
-            problem, trajectory, steps[chunk], chunk_size, microbatches, num_classes, include_direct
-        )
-        # Norms are gathered from all devices. On a CPU a device that waits for the others holds a
-        # thread: no other work may be in flight then that could keep them from coming.
-        jax.block_until_ready(gradients)
-        found = _norms(program, gradients, problem.run.labels, num_classes, norm_order)
-        norms.append(jax.block_until_ready(found))
+        total, sums = None, []
+        for first_class in range(0, num_classes or 1, columns):
+            gradients = _chunk_gradients(
+                problem, trajectory, steps[chunk], chunk_size, microbatches,
+                None if num_classes is None else (first_class, columns), include_direct,
+            )  # fmt: skip
+            # Norms are gathered from all devices. On a CPU a device that waits for the others
+            # holds a thread: no other work may be in flight then that could keep them from coming.
+            jax.block_until_ready(gradients)
+            if num_classes is not None:
+                of_classes = _class_norms(
+                    program, gradients, problem.run.labels, columns, num_classes, norm_order
+                )
+                sums.append(np.asarray(of_classes))
+            total = _add_columns(program, total, gradients, columns)
+        found = jax.block_until_ready(_norms(program, total, norm_order))
+        norms.append((found, np.concatenate(sums)[:num_classes] if sums else None))
     rows = [
         np.asarray(of_probes)[_slots(problem, len(chunk), chunk_size)]
         for (of_probes, _), chunk in zip(norms, chunks, strict=True)
@@ -152,7 +163,7 @@ def loss_sensitivity(
     if num_classes is not None:
         counts = np.bincount(problem.run.labels, minlength=num_classes)
         with np.errstate(invalid="ignore"):  # 0 / 0 for a class without images
-            means = sum(np.asarray(sums) for _, sums in norms) / (len(steps) * counts)
+            means = sum(sums for _, sums in norms) / (len(steps) * counts)
         per_class = jnp.asarray(means, per_step.dtype)
     return Sensitivity(jnp.asarray(per_step), jnp.asarray(per_step.mean(axis=0)), per_class)
 
@@ -197,14 +208,16 @@ def _chunk_gradients(
     steps: np.ndarray,
     chunk_size: int,
     microbatches: jax.Array,
-    num_classes: int | None,
+    classes: tuple[int, int] | None,
     include_direct: bool,
 ) -> jax.Array:
-    """Returns dL_t/dx of a chunk of probes (latest first), [n chunk_size * classes ...]."""
+    """Returns dL_t/dx of a chunk of probes (latest first), [n chunk_size * columns ...].
+
+    `classes`: the first and how many the columns are for; None: one column for all of L_t.
+    """
     program, run = problem.program, problem.run
-    adjoints = sgd.zero_adjoints(
-        program, run, problem.start.params, chunk_size * (num_classes or 1)
-    )
+    first_class, columns = classes or (None, 1)
+    adjoints = sgd.zero_adjoints(program, run, problem.start.params, chunk_size * columns)
 
     def back(adjoints: sgd.Adjoints, position: int, target: int) -> sgd.Adjoints:
         while position > target:
@@ -220,34 +233,52 @@ def _chunk_gradients(
         adjoints = back(adjoints, position, step)
         adjoints = sgd.add_probe(
             program, adjoints, run, trajectory.before(step, adjoints), step, slot, microbatches,
-            num_classes=num_classes, include_direct=include_direct,
+            first_class, columns=columns, include_direct=include_direct,
         )  # fmt: skip
         position = step
     return back(adjoints, position, 0).images
 
 
-@functools.partial(jax.jit, static_argnames=("program", "num_classes", "norm_order"))
-def _norms(
+@functools.partial(jax.jit, static_argnames=("program", "columns"))
+def _add_columns(
+    program: inputs.Program, total: jax.Array | None, gradients: jax.Array, columns: int
+) -> jax.Array:
+    """Returns `total` [n probes ...] plus the sum over the columns of every probe."""
+    num_examples, num_adjoints, *image_shape = gradients.shape
+    shape = num_examples, num_adjoints // columns, columns, *image_shape
+    found = jnp.sum(gradients.reshape(shape), axis=2)
+    return found if total is None else total + found
+
+
+@functools.partial(jax.jit, static_argnames=("program", "norm_order"))
+def _norms(program: inputs.Program, gradients: jax.Array, norm_order: float) -> jax.Array:
+    """Returns the norms [probes n] of gradients [n probes ...]."""
+    flat = gradients.reshape(*gradients.shape[:2], -1)
+    return _on_all(program, jnp.linalg.norm(flat, ord=norm_order, axis=-1).T)
+
+
+@functools.partial(jax.jit, static_argnames=("program", "columns", "num_classes", "norm_order"))
+def _class_norms(
     program: inputs.Program,
     gradients: jax.Array,
     labels: jax.Array,
-    num_classes: int | None,
+    columns: int,
+    num_classes: int,
     norm_order: float,
-) -> tuple[jax.Array, jax.Array | None]:
-    """Returns the norms [probes n], and their sums per pair of classes over probes and images."""
+) -> jax.Array:
+    """Returns the sums over probes and images of the norms: [columns, class of the image]."""
     num_examples, num_adjoints = gradients.shape[:2]
-    columns = num_classes or 1
     gradients = gradients.reshape(num_examples, num_adjoints // columns, columns, -1)
-    norms = jnp.linalg.norm(jnp.sum(gradients, axis=2), ord=norm_order, axis=-1).T
-    sums = None
-    if num_classes is not None:
-        class_norms = jnp.sum(jnp.linalg.norm(gradients, ord=norm_order, axis=-1), axis=1)
-        members = jax.nn.one_hot(labels, num_classes, dtype=class_norms.dtype)
-        sums = jnp.einsum("xi,xj->ij", class_norms, members, precision=jax.lax.Precision.HIGHEST)
-    if program.mesh is not None:
-        everywhere = program.sharding(shared=False)
-        norms, sums = jax.lax.with_sharding_constraint((norms, sums), everywhere)
-    return norms, sums
+    norms = jnp.sum(jnp.linalg.norm(gradients, ord=norm_order, axis=-1), axis=1)
+    members = jax.nn.one_hot(labels, num_classes, dtype=norms.dtype)
+    sums = jnp.einsum("xi,xj->ij", norms, members, precision=jax.lax.Precision.HIGHEST)
+    return _on_all(program, sums)
+
+
+def _on_all(program: inputs.Program, values: jax.Array) -> jax.Array:
+    if program.mesh is None:
+        return values
+    return jax.lax.with_sharding_constraint(values, program.sharding(shared=False))
 
 
 def _slots(problem: inputs.Problem, num_probes: int, chunk_size: int) -> np.ndarray:
@@ -256,12 +287,23 @@ def _slots(problem: inputs.Problem, num_probes: int, chunk_size: int) -> np.ndar
     return device * (chunk_size // problem.program.num_devices) + turn
 
 
+def _adjoints_that_fit(problem: inputs.Problem) -> int:
+    """Returns how many a device holds: of every image, and of the state before and after."""
+    adjoint_bytes = problem.run.images.nbytes + 4 * inputs.num_bytes(problem.start.params)
+    return max(1, memory.memory_budget() // 4 // adjoint_bytes)
+
+
+def _classes_at_once(problem: inputs.Problem, num_classes: int | None) -> int:
+    """Returns the adjoints of a probe that are taken back together, as even chunks as can be."""
+    classes = num_classes or 1
+    return math.ceil(classes / math.ceil(classes / _adjoints_that_fit(problem)))
+
+
 def _chunk_size(
     problem: inputs.Problem, num_probes: int, columns: int, probe_chunk_size: int | None
 ) -> int:
     """Returns the probes per sweep, evened out so that the last sweep is not a small one."""
-    adjoint_bytes = problem.run.images.nbytes + 4 * inputs.num_bytes(problem.start.params)
-    automatic = max(1, min(_ADJOINTS_PER_SWEEP, _SWEEP_BYTES // adjoint_bytes) // columns)
+    automatic = max(1, min(_ADJOINTS_PER_SWEEP, _adjoints_that_fit(problem)) // columns)
     most = inputs.positive("probe_chunk_size", probe_chunk_size, automatic)
     num_devices = problem.program.num_devices
     num_sweeps = math.ceil(num_probes / (most * num_devices))

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memjax import memory
+from memjax.analysis._jaxprs import inlined_jaxpr, num_values
 from memjax.analysis._leaves import merge_params, split_params
 from memjax.analysis._precision import wide_dtype
 from memjax.analysis.inputs import ExampleLoss, LogitsFn, check_model
@@ -22,6 +24,7 @@ from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.microbatch import (
     check_microbatch_size,
     check_size,
+    examples_at_once,
     microbatch_shape,
     pad_examples,
 )
@@ -81,8 +84,8 @@ def hessian_eigenvalue(
       num_iterations: the most Hessian-vector products.
       tolerance: relative residual at which to stop.
       microbatch_size: the most examples to differentiate at once. By default all, linearised once
-        for all iterations, so that the activations of all examples stay in memory; on a CPU a few
-        hundred at once can be faster, as they stay in its cache.
+        for all iterations, where the memory holds the activations of all examples; else as many
+        as fit, again for every product. Changes nothing but rounding.
       example_loss: (logits [classes], label) -> scalar.
 
     Returns:
@@ -247,7 +250,9 @@ def _hessian_product(
         return (losses * counts.astype(losses.dtype)).sum() / n
 
     gradient = jax.grad(share_of_mean_loss)
-    if microbatch_size is None or microbatch_size >= n:
+    if microbatch_size is None:
+        microbatch_size = _as_many_as_fit(logits_fn, params, images)
+    if microbatch_size >= n:
         counts = jnp.ones(n)
         return weights, jax.linearize(lambda w: gradient(w, images, labels, counts), weights)[1]
     microbatches = _microbatches(images, labels, microbatch_size)
@@ -260,6 +265,16 @@ def _hessian_product(
         return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, weights), microbatches)[0]
 
     return weights, product
+
+
+def _as_many_as_fit(logits_fn: LogitsFn, params: Any, images: jax.Array) -> int:
+    """Returns n where the activations of all examples fit, else the size of a microbatch."""
+    one_image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    # Values, tangents, and the same of the backward pass.
+    elements = 4 * num_values(inlined_jaxpr(logits_fn, params, one_image))
+    if 4 * elements * images.shape[0] <= memory.memory_budget() // 4:
+        return images.shape[0]
+    return examples_at_once(elements)
 
 
 def _microbatches(

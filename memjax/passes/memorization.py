@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from memjax import memory
 from memjax.analysis.memorization import cross_influence, memorization_scores, top_influence_pairs
 from memjax.errors import InputError
 from memjax.loading import SplitArrays
 from memjax.passes.base import CHECKPOINT_COLUMNS, EXAMPLE_COLUMNS, Context, Pass
 
 NUM_PAIRS = 1000
-PAIRS_AT_ONCE = 2**25  # 128 MB for each array over pairs
 
 MEMORIZATION_COLUMNS = {
     **{k: v for k, v in EXAMPLE_COLUMNS.items() if k != "member"},
@@ -83,7 +83,7 @@ def _influence(context: Context, step: int) -> pd.DataFrame:
     train, validation = context.split("train"), context.split("validation")
     correct = _correct(context, step, validation)
     is_member = context.run.is_member[: len(correct), : len(train.labels)]
-    block = max(1, PAIRS_AT_ONCE // len(train.labels))
+    block = max(1, memory.working_bytes() // 4 // len(train.labels))
     tables = []
     for start in range(0, len(validation.labels), block):
         found = cross_influence(

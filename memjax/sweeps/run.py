@@ -15,6 +15,7 @@ from memjax.config import Config, comparable
 from memjax.data.sources import Dataset, load_dataset
 from memjax.errors import InputError, InUse
 from memjax.keys import DRAWS_VERSION
+from memjax.memory import memory_budget
 from memjax.models.source import code_fingerprints
 from memjax.runtime.preemption import StopRequest, stop_request
 from memjax.runtime.workdir import (
@@ -34,7 +35,7 @@ from memjax.sweeps.progress import SweepProgress
 from memjax.sweeps.table import assemble, failure_of, state_of, taken_names
 from memjax.training import dynamics
 from memjax.training.loop import Watcher, train_group
-from memjax.training.memory import chunk_size, is_out_of_memory, memory_budget
+from memjax.training.memory import chunk_size, is_out_of_memory
 from memjax.training.point_folder import PointFolder, goes_on, whole_summary
 from memjax.training.setup import Setup, member_size, prepare, source_fingerprint
 
@@ -125,7 +126,7 @@ def make_plan(sweep: Sweep, task_index: int = 0, num_tasks: int = 1) -> Plan:
     ordered = tuple(costs[point] for point in range(len(sweep.points)))
     shares = share(groups, [cost.work for cost in ordered], task_index, num_tasks)
     devices = jax.local_devices()
-    budget = memory_budget(devices[0])
+    budget = memory_budget(devices[0], lasting=True)
     parts: list[Group] = []
     for group in shares:
         first = group.points[0]

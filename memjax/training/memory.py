@@ -1,7 +1,6 @@
 """The memory that the members of a group need, from shapes alone; how many run side by side."""
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import optax
 from jax.extend import core
 from jax.sharding import Mesh
 
+from memjax.memory import memory_budget
 from memjax.runtime.mesh import MEMBER
 from memjax.training.setup import Setup, abstract_state
 from memjax.training.state import init_state
@@ -93,14 +93,6 @@ def working_bytes(
     return _SLACK * float(max(peak_bytes(program.jaxpr) for program in (step, evaluation)))
 
 
-def memory_budget(device: jax.Device) -> float:
-    """Returns the bytes that a group may take: half of the device's, or of the machine's."""
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] / 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
-
-
 def members_per_chunk(num_params: int, num_members: int, platform: str) -> int:
     """Returns how many of a device's members run side by side; as even chunks as can be.
 
@@ -138,7 +130,11 @@ def chunk_size(setup: Setup, num_members: int, mesh: Mesh) -> int:
     )
     state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract_state(setup)))
     sharing = mesh.size if device.platform == "cpu" else 1
-    left = memory_budget(device) / sharing - 2 * state * per_device - setup.examples.images.nbytes
+    left = (
+        memory_budget(device, lasting=True) / sharing
+        - 2 * state * per_device
+        - setup.examples.images.nbytes
+    )
     fits = max(1, int(left / working))
     return chunk if fits >= chunk else math.ceil(per_device / math.ceil(per_device / fits))
 

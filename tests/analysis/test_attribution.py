@@ -255,7 +255,7 @@ def test_performance_options_never_change_the_result(options, monkeypatch):
             options = options | {"mesh": jax.make_mesh(options["mesh"], axes)}
         found = attribute(params, images, queries, **probes, **options)
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
-        monkeypatch.setattr("memjax.analysis.attribution._ALL_GROUPS_BYTES", 1)
+        monkeypatch.setattr("memjax.memory.memory_budget", lambda device=None: 1)
         found = attribute(params, images, queries, **probes, **options)
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
 

@@ -183,3 +183,40 @@ def test_a_model_that_mixes_examples_is_refused():
             refuse(mixing, params, images)
     with pytest.raises(InputError, match="mixes the examples"):
         empirical_ntk(mixing, params, images, images)
+
+
+@pytest.mark.parametrize(("budget", "size"), [(1, None), (8 * 4 * 400, 3)])
+def test_whatever_memory_there_is_chunks_over_classes_change_nothing(budget, size, monkeypatch):
+    """One class of one example at once, or some of them; the loops above say what is right."""
+    expected = parameter_jacobian_norms(logits_fn, PARAMS, IMAGES)
+    jacobians = input_jacobians(logits_fn, PARAMS, IMAGES)
+    kernel = empirical_ntk(logits_fn, PARAMS, IMAGES, IMAGES[:3])
+    monkeypatch.setattr("memjax.memory.memory_budget", lambda device=None: budget)
+
+    def again(params, images):  # another function object: programs are kept for each
+        return logits_fn(params, images)
+
+    found = parameter_jacobian_norms(again, PARAMS, IMAGES, size)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    found = input_jacobians(again, PARAMS, IMAGES, size)
+    np.testing.assert_allclose(found, jacobians, rtol=1e-5, atol=1e-7)
+    found = empirical_ntk(again, PARAMS, IMAGES, IMAGES[:3], size)
+    np.testing.assert_allclose(found, kernel, rtol=1e-5, atol=1e-6)
+
+
+def test_the_memory_of_one_example_is_bounded_whatever_the_classes(monkeypatch):
+    """1000 classes, gradients that must be formed: what XLA says that the program keeps."""
+    params = {"weight": jnp.ones((64, 256)), "last": jnp.ones((256, 1000))}
+    images = jax.ShapeDtypeStruct((2, 64), jnp.float32)
+
+    def kept_bytes(budget):
+        def formed(params, images):
+            return jnp.tanh(images @ jnp.sin(params["weight"])) @ params["last"]
+
+        monkeypatch.setattr("memjax.memory.memory_budget", lambda device=None: budget)
+        norms = jax.jit(lambda images: parameter_jacobian_norms(formed, params, images))
+        return norms.lower(images).compile().memory_analysis().temp_size_in_bytes
+
+    all_at_once, bounded = kept_bytes(2**33), kept_bytes(2**25)
+    assert all_at_once > 1000 * 64 * 256 * 4
+    assert bounded < 3 * 2**25 / 8  # what is asked for is an eighth of the budget

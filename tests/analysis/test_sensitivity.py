@@ -237,6 +237,19 @@ def test_performance_options_never_change_the_result(options):
             np.testing.assert_array_equal(found.per_step, expected.per_step)
 
 
+@pytest.mark.parametrize("adjoints", [1, 2, 4])
+def test_whatever_memory_there_is_chunks_over_classes_change_nothing(adjoints, monkeypatch):
+    """One class after the other, or some of them, and the trajectory's starts on the host."""
+    with jax.enable_x64():
+        params, images = mlp_inputs()
+        expected = mlp_sensitivity(params, images)
+        size = images.nbytes + 4 * sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+        monkeypatch.setattr("memjax.memory.memory_budget", lambda device=None: 4 * adjoints * size)
+        found = mlp_sensitivity(params, images, checkpoint_every=3)
+        np.testing.assert_allclose(found.per_step, expected.per_step, rtol=1e-9)
+        np.testing.assert_allclose(found.per_class, expected.per_class, rtol=1e-9)
+
+
 def test_a_probe_at_step_0_sees_the_direct_term_only():
     with jax.enable_x64():
         params, images = mlp_inputs()

@@ -230,3 +230,19 @@ def test_bad_arguments_are_refused(function, wrong, field):
     arguments = {"params": jnp.ones(7), "images": jnp.ones((2, 4)), "labels": jnp.zeros(2, int)}
     with pytest.raises(InputError, match=field):
         function(jax.random.key(0), _constant, **arguments | wrong)
+
+
+@pytest.mark.parametrize("budget", [1, 5000])
+def test_whatever_memory_there_is_changes_nothing(budget, monkeypatch, float64):
+    """One example at once, some, or all of them linearised: the same Hessian."""
+    params, images, labels = _mlp_and_data()
+    expected = _dense_eigenvalues(_mlp, params, images, labels)
+    monkeypatch.setattr("memjax.memory.memory_budget", lambda device=None: budget)
+
+    def again(params, images):  # another function object: programs are kept for each
+        return _mlp(params, images)
+
+    key = jax.random.key(0)
+    found = hessian_eigenvalue(key, again, params, images, labels, tolerance=1e-6)
+    largest = expected[np.argmax(np.abs(expected))]
+    np.testing.assert_allclose(found.eigenvalue, largest, rtol=1e-8)

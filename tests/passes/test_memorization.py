@@ -38,9 +38,9 @@ def test_memorization_is_a_difference_of_two_shares():
         assert given == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
-@pytest.mark.parametrize("pairs_at_once", [2**25, 700])
-def test_influence_holds_the_strongest_pairs_whatever_the_blocks(monkeypatch, pairs_at_once):
-    monkeypatch.setattr("memjax.passes.memorization.PAIRS_AT_ONCE", pairs_at_once)
+@pytest.mark.parametrize("budget", [2**30, 8 * 4 * 700])
+def test_influence_holds_the_strongest_pairs_whatever_the_blocks(monkeypatch, budget):
+    monkeypatch.setattr("memjax.memory.memory_budget", lambda device=None: budget)
     context = runs.context("mlp")
     correct, is_member = correct_by_hand(context, "validation"), context.run.is_member
     found = INFLUENCE.compute(context, context.run.steps[-1])

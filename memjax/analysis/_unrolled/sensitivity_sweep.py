@@ -201,7 +201,7 @@ def _add_rows(images: jax.Array, indices: jax.Array, rows: jax.Array) -> jax.Arr
 
 @functools.partial(
     jax.jit,
-    static_argnames=("program", "num_classes", "include_direct"),
+    static_argnames=("program", "columns", "include_direct"),
     donate_argnames="adjoints",
 )
 def add_probe(
@@ -212,38 +212,41 @@ def add_probe(
     step: jax.Array,
     slot: jax.Array,
     microbatches: jax.Array,
-    num_classes: int | None,
+    first_class: jax.Array | int | None,
+    columns: int,
     include_direct: bool,
 ) -> Adjoints:
     """Puts the gradient of the average loss at one step in, split by class where asked for.
 
     `slot` is the probe's place among the adjoints (which are zero there), counted in probes;
-    `microbatches`: int [count microbatch_size] holds every example once, negative entries padding.
+    `microbatches`: int [count microbatch_size] holds every example once, negative entries padding;
+    `first_class`: the columns are for the classes from it on; None: one column for all.
     """
-    columns = num_classes or 1
 
-    def put(adjoints, run, segment, step, place, microbatches):
+    def put(adjoints, run, segment, step, place, microbatches, first_class):
         params, images = _average_loss_gradient(
-            program, run, segment.at(step), microbatches, num_classes
+            program, run, segment.at(step), microbatches, first_class, columns
         )
         at = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=place)
         params = jax.tree.map(functools.partial(at, axis=0), adjoints.state.params, params)
         images = at(adjoints.images, images, axis=1) if include_direct else adjoints.images
         return Adjoints(SgdState(params, adjoints.state.momentum), images)
 
-    def on_device(adjoints, run, segment, step, slot, microbatches):
+    def on_device(adjoints, run, segment, step, slot, microbatches, first_class):
         place = slot * columns
         if program.mesh is None:
-            return put(adjoints, run, segment, step, place, microbatches)
+            return put(adjoints, run, segment, step, place, microbatches, first_class)
         first = jax.lax.axis_index(program.mesh.axis_names) * adjoints.images.shape[1]
         is_here = (place >= first) & (place < first + adjoints.images.shape[1])
         return jax.lax.cond(
             is_here,
-            lambda: put(adjoints, run, segment, step, place - first, microbatches),
+            lambda: put(adjoints, run, segment, step, place - first, microbatches, first_class),
             lambda: adjoints,
         )
 
-    return _over_adjoints(program, on_device, adjoints, run, segment, step, slot, microbatches)
+    return _over_adjoints(
+        program, on_device, adjoints, run, segment, step, slot, microbatches, first_class
+    )
 
 
 def _average_loss_gradient(
@@ -251,14 +254,15 @@ def _average_loss_gradient(
     run: SgdRun,
     params: Params,
     microbatches: jax.Array,
-    num_classes: int | None,
+    first_class: jax.Array | int | None,
+    columns: int,
 ) -> tuple[Params, jax.Array]:
     """Returns d loss / d params, leading axis [columns], and d loss / d images [n columns ...].
 
-    There is one column for the average loss of all examples, or one for the terms of each class.
+    There is one column for the average loss of all examples, or one for the terms of each
+    class from `first_class` on.
     """
     num_examples, *image_shape = run.images.shape
-    columns = num_classes or 1
 
     def body(total: tuple[Params, jax.Array], indices: jax.Array):
         examples = jnp.maximum(indices, 0)
@@ -268,10 +272,9 @@ def _average_loss_gradient(
             run.images[examples],
         )
         weights = jnp.where(indices >= 0, 1 / num_examples, 0).astype(losses.dtype)[None]
-        if num_classes is not None:
-            weights = (
-                weights * jax.nn.one_hot(run.labels[examples], num_classes, dtype=losses.dtype).T
-            )
+        if first_class is not None:
+            place = run.labels[examples] - first_class
+            weights = weights * jax.nn.one_hot(place, columns, dtype=losses.dtype).T
         params_bar, images_bar = jax.vmap(losses_vjp, out_axes=(0, 1))(weights)
         total_params = jax.tree.map(jnp.add, total[0], params_bar)
         return (total_params, _add_rows(total[1], indices, images_bar)), None

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from memjax import memory
 from memjax.analysis._unrolled.sensitivity_inputs import num_bytes, positive
-
-_TRAJECTORY_BYTES = 2**28
 
 State = Any
 
@@ -27,7 +26,7 @@ class Segment(NamedTuple):
 class Trajectory:
     """What was kept of every step, in segments that are recomputed from checkpoints.
 
-    One segment at a time is in memory, and the states at all the segments' starts.
+    One segment at a time is on the device; the states at all segments' starts are on the host.
 
     Args:
       record: `record(state, first, last, length) -> (state at last, rows [length + 1 ...])`.
@@ -45,9 +44,11 @@ class Trajectory:
     ):
         self._record_steps, self._num_steps, self._length = record, num_steps, length
         self._segment: Segment
-        self._starts = [start]
+        self._placements = jax.tree.map(_placement, start)
+        self._starts = [jax.device_get(start)]
         for index in range(self.num_segments):
-            self._starts.append(self._record(index))
+            start = self._record(index, start)
+            self._starts.append(jax.device_get(start))
 
     @property
     def num_segments(self) -> int:
@@ -55,7 +56,7 @@ class Trajectory:
 
     @property
     def end(self) -> State:
-        """The state after the last update."""
+        """The state after the last update, on the host."""
         return self._starts[-1]
 
     def steps(self, index: int) -> tuple[int, int]:
@@ -63,10 +64,10 @@ class Trajectory:
         first = index * self._length
         return first, min(first + self._length, self._num_steps)
 
-    def _record(self, index: int) -> State:
+    def _record(self, index: int, start: State) -> State:
         first, last = self.steps(index)
         self._segment = None  # type: ignore[assignment]  # frees the one before
-        state, rows = self._record_steps(self._starts[index], first, last, self._length)
+        state, rows = self._record_steps(start, first, last, self._length)
         self._index, self._segment = index, Segment(rows, first)
         return state
 
@@ -77,7 +78,8 @@ class Trajectory:
         """
         if index != self._index:
             jax.block_until_ready(after)
-            self._record(index)
+            start = jax.tree.map(_put, self._starts[index], self._placements)
+            self._record(index, start)
         return self._segment
 
     def before(self, step: int, after: Any = ()) -> Segment:
@@ -85,14 +87,29 @@ class Trajectory:
         return self.segment(max(step - 1, 0) // self._length, after)
 
 
+class _Placement(NamedTuple):
+    """Where an array was committed to; None: nowhere."""
+
+    sharding: jax.sharding.Sharding | None
+
+
+def _placement(leaf: Any) -> _Placement:
+    return _Placement(leaf.sharding if getattr(leaf, "committed", False) else None)
+
+
+def _put(leaf: Any, placement: _Placement) -> Any:
+    """Returns a leaf as it was before it came to the host: the same program takes it."""
+    return jax.device_put(leaf, placement.sharding) if placement.sharding else leaf
+
+
 def segment_length(num_steps: int, kept: Any, checkpoint_every: int | None) -> int:
-    """Returns the steps of a segment: about sqrt(num_steps), or all where 256 MiB hold them.
+    """Returns the steps of a segment: about sqrt(num_steps), or all where they fit.
 
     Args:
       num_steps: updates.
       kept: what is kept of one step.
       checkpoint_every: where given, this instead.
     """
-    fits = num_steps * num_bytes(kept) <= _TRAJECTORY_BYTES
+    fits = num_steps * num_bytes(kept) <= memory.memory_budget() // 8
     automatic = num_steps if fits else math.ceil(math.sqrt(num_steps))
     return min(positive("checkpoint_every", checkpoint_every, automatic), num_steps)
