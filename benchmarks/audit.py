@@ -15,10 +15,10 @@ networks on the labels as given: the same model, epochs, batches and subsets (70
 scores see out-of-sample probabilities averaged over networks at the end of training, as its users
 do, and once more averaged over training ("epochs"), which is ours to have thought of; its best
 score, chosen in hindsight with the true labels, is what the tables show. AUM is the package's
-formula after every second epoch, averaged over the networks that trained on the example (checked against
-the package); the loss is theirs too. Held-out accuracy: mean of 4 networks trained on what is left
-without the suspects (ours: wrong with probability above .5; cleanlab: find_label_issues), against
-true labels. Duplicates: 2 % exact and 2 % near (noise of 2 % of the range) copies.
+formula after every second epoch, averaged over the networks that trained on the example (checked
+against the package); the loss is theirs too. Held-out accuracy: mean of 4 networks trained on what
+is left without the suspects (ours: wrong with probability above .5; cleanlab: find_label_issues),
+against true labels. Duplicates: 2 % exact and 2 % near (noise of 2 % of the range) copies.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def peers(config, labels, members, folder):
     steps, rows = [step for step in trained.steps if step > 0], np.arange(len(labels))
     inside = trained.is_member.astype(float)
     found, aum = np.zeros((len(steps), len(labels), trained.setup.examples.num_classes)), 0.0
-    loss, mean_loss = 0.0, 0.0
+    loss, mean_loss, alone = 0.0, 0.0, 0.0
     package = AUMCalculator(str(folder))
     for time_of, step in enumerate(steps):
         for member, params in each_member(trained, step):
@@ -116,7 +116,7 @@ def peers(config, labels, members, folder):
             loss += loss_now * inside[member] * (step == steps[-1])
             if member == 0:
                 check_with_package(package, log, labels)
-                alone = margins + (alone if time_of else 0.0)
+                alone = alone + margins
     from_package = np.array([package.sums[row] for row in rows])
     np.testing.assert_allclose(alone, from_package, rtol=1e-3, atol=1e-2)
     found /= (members - inside.sum(0))[None, :, None]
@@ -271,8 +271,10 @@ def table(pieces):
         for name in ("memjax", at_end, at_all, "aum", loss):
             cells = [mean_of(group, "scores", name, key)[1] for key in ("auroc", "ap", "precision")]
             print(f"| {data}, {noise}, {len(group)} | {name} | {' | '.join(cells)} |")
-    print("\n| data, noise | truly wrong | memjax says | cleanlab, nearest | accuracy: none |"
-          " memjax | cleanlab | all wrong ones out |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        "\n| data, noise | truly wrong | memjax says | cleanlab, nearest | accuracy: none |", end=""
+    )
+    print(" memjax | cleanlab | all wrong ones out |\n|---|---|---|---|---|---|---|---|")
     for (data, noise), group in groups.items():
         truly, names = mean_of(group, "rate"), list(group[0]["rates"])[1:]
         nearest = min(names, key=lambda name: sum(abs(p["rates"][name] - p["rate"]) for p in group))
