@@ -10,6 +10,7 @@ from etils import epath
 from memjax.runtime.tables import write_table
 from memjax.runtime.workdir import write_atomically
 
+BROKEN = "broken file"
 COLUMNS = {
     "index": "position in the source's training split",
     "label": "the label as given",
@@ -62,11 +63,30 @@ def write_audit(path: epath.PathLike, table: pd.DataFrame) -> None:
     write_table(path, table, COLUMNS | words)
 
 
-def write_issues(path: epath.PathLike, table: pd.DataFrame) -> None:
-    """Writes issues.csv: every example that has an issue, the most suspect first."""
+def write_issues(
+    path: epath.PathLike, table: pd.DataFrame, broken: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Writes issues.csv: every example that has an issue, the most suspect first.
+
+    Args:
+      path: of the file.
+      table: audit.parquet's columns, a row per training example.
+      broken: (example id, reason) of files that could not be read; they stand last, with
+        index -1, since no network has seen them.
+    """
     chosen = table[table["issue"] != ""].sort_values("rank")
     names = ["rank", "index", "example_id", "label_name", "suggested_name", "probability_wrong"]
     chosen = chosen[[*names, "issue", "why"]].round({"probability_wrong": 4})
+    unread = pd.DataFrame(
+        [
+            {"rank": rank, "index": -1, "example_id": name, "issue": BROKEN, "why": reason}
+            for rank, (name, reason) in enumerate(broken, start=len(table) + 1)
+        ],
+        columns=chosen.columns,
+    )
+    if len(unread):
+        words = ["label_name", "suggested_name"]
+        chosen = pd.concat([chosen, unread.fillna(dict.fromkeys(words, ""))], ignore_index=True)
     _write_csv(path, chosen)
 
 

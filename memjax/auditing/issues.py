@@ -15,6 +15,7 @@ ISSUES = {
     "conflicting duplicate": "the same or nearly the same example has another label",
     "leakage": "the same or nearly the same example is in the validation set",
     "blank": "hardly any pixel differs from the others",
+    "odd size": "shape or area as stored is unlike those of the other images",
     "ambiguous": "two classes are about as likely",
     "outlier": "no class is likely, and nothing is near",
     "duplicate": "the same or nearly the same example is there again, with the same label",
@@ -37,6 +38,7 @@ def find_issues(
     images: np.ndarray,
     duplicates: Duplicates,
     other_labels: np.ndarray,
+    is_odd_sized: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Returns a bool column for every kind of issue, a row per training example.
 
@@ -47,6 +49,7 @@ def find_issues(
       images: [n ...].
       duplicates: of the training examples and after them the validation examples.
       other_labels: int [m], of the validation examples.
+      is_odd_sized: bool [n]; None: none is.
     """
     n, rows = len(labels), np.arange(len(labels))
     outside = evidence.outside.mean(axis=0)
@@ -68,6 +71,7 @@ def find_issues(
             "conflicting duplicate": is_near & (partner != labels),
             "leakage": is_near & (near >= n),
             "blank": spread < _BLANK * images.std(),
+            "odd size": np.zeros(n, bool) if is_odd_sized is None else is_odd_sized,
             "ambiguous": ~is_wrong & (ordered[:, -2] > _SECOND),
             "outlier": (outside.max(axis=1) < _UNLIKELY) & (duplicates.distance[:n] > _FAR),
             "duplicate": is_near & (near < n) & (partner == labels),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from memjax.auditing.stages import EFFORTS, training_config
+from memjax.auditing.stages import EFFORTS, Effort, training_config
 from memjax.config import Config, resolve
 from memjax.data.dataset import Dataset, Split
 from memjax.data.sources import load_dataset
@@ -119,7 +119,17 @@ def describe_cost(request: Request) -> str:
     config, dataset, _ = prepare_request(request)
     if request.pred_probs:
         return f"{len(dataset.train):,} examples judged by --pred_probs; nothing is trained"
-    effort = EFFORTS[request.effort]
+    return training_cost(config, dataset, EFFORTS[request.effort])
+
+
+def training_cost(config: Config, dataset: Dataset, effort: Effort) -> str:
+    """Returns in words what is trained, and about how long it takes here; it runs a few steps.
+
+    Args:
+      config: of the first ensemble.
+      dataset: the data.
+      effort: how much is trained.
+    """
     loaded = load_dataset(config.dataset)
     cost = estimate(config, loaded)
     members = effort.members + effort.planted_members

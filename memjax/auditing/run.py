@@ -17,7 +17,12 @@ from memjax.auditing.duplicates import find_duplicates
 from memjax.auditing.evidence import Evidence
 from memjax.auditing.issues import find_issues, main_issue, reasons
 from memjax.auditing.noise import count_confusions, flip_all, transition
-from memjax.auditing.request import Request, prepare_request, read_probabilities
+from memjax.auditing.request import (
+    Request,
+    prepare_request,
+    read_probabilities,
+    training_cost,
+)
 from memjax.auditing.scores import features, suggest
 from memjax.auditing.stages import EFFORTS, evidence_of, plant_flips, planted_config
 from memjax.config import Config
@@ -88,6 +93,8 @@ def _judge_trained(
     request: Request, config: Config, dataset: Dataset, folder: epath.Path, say: Say
 ) -> _Judged:
     labels, effort = dataset.train.labels, EFFORTS[request.effort]
+    if not (folder / "given").exists():
+        say(f"estimated: {training_cost(config, dataset, effort)}")
     evidence = evidence_of(config, folder / "given", say)
     planted = plant_flips(evidence, labels, dataset.num_classes, config.seed)
     members = effort.planted_members
@@ -123,7 +130,8 @@ def _write(
     duplicates = find_duplicates(images, config.seed)
     wrong = judged.calibration.probability_wrong
     other_labels = validation.labels if validation else labels[:0]
-    issues = find_issues(evidence, labels, wrong, train.images, duplicates, other_labels)
+    is_odd = np.isin([str(name) for name in train.example_ids], list(dataset.odd_sized))
+    issues = find_issues(evidence, labels, wrong, train.images, duplicates, other_labels, is_odd)
     issue = main_issue(issues)
     why = reasons(issue, evidence, labels, wrong, dataset.class_names)
     table = files.make_table(
@@ -132,7 +140,7 @@ def _write(
     )  # fmt: skip
     summary = _summary(dataset, judged, issues)
     files.write_audit(folder / "audit.parquet", table)
-    files.write_issues(folder / "issues.csv", table)
+    files.write_issues(folder / "issues.csv", table, dataset.broken)
     files.export_cleanlab(folder / "exports" / "cleanlab.csv", table)
     files.export_aum(folder / "exports" / "aum.csv", table)
     files.export_json(folder / "exports" / "ids.json", table, dataset.class_names)
@@ -176,7 +184,8 @@ def _summary(dataset: Dataset, judged: _Judged, issues: pd.DataFrame) -> dict[st
         "noise_rate": rate.rate,
         "noise_rate_low": rate.low,
         "noise_rate_high": rate.high,
-        "issues": {str(name): int(issues[name].sum()) for name in issues},
+        "issues": {str(name): int(issues[name].sum()) for name in issues}
+        | {files.BROKEN: len(dataset.broken)},
         "transition": np.round(judged.flips, 6).tolist(),
         "class_names": [str(name) for name in dataset.class_names],
         "evidence": judged.calibration.evidence.to_dict("records"),

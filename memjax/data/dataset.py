@@ -70,6 +70,8 @@ class Dataset:
       notes: what was done with the source that its owner should know, a sentence each.
       feature_moments: (mean, std), float32 [features], that were taken off and divided by where
         `dataset.standardize` is "feature".
+      broken: (example id, reason) of pictures that could not be read, of either split.
+      odd_sized: example ids of pictures whose size as stored is unlike the others'.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Dataset:
     validation: Split
     notes: tuple[str, ...] = ()
     feature_moments: tuple[np.ndarray, np.ndarray] | None = None
+    broken: tuple[tuple[str, str], ...] = ()
+    odd_sized: tuple[str, ...] = ()
 
 
 def make_split(images: np.ndarray, labels: np.ndarray) -> Split:

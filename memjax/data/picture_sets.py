@@ -1,5 +1,6 @@
 """From listed pictures with labels to a data set: what folders and tables of pictures share."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -82,7 +83,8 @@ def picture_dataset(
     reading = Reading(where, layout="HWC")
     held = arrays[1] if len(arrays) > 1 else None
     all_notes = (*notes, *decoded.notes)
-    return make_dataset(name, arrays[0], held, reading, class_names, None, all_notes)
+    dataset = make_dataset(name, arrays[0], held, reading, class_names, None, all_notes)
+    return dataclasses.replace(dataset, broken=decoded.broken, odd_sized=decoded.odd_sized)
 
 
 def choose_validation(names: Sequence[str]) -> str | None:

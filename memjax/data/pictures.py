@@ -21,6 +21,7 @@ from memjax.errors import InputError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_ODD_SHAPE, _ODD_AREA = 1.5, 10.0  # times the median: unlike the other pictures
 _GREY_MODES = ("1", "L", "LA", *_DEEP_MODES)
 
 
@@ -43,11 +44,15 @@ class Decoded(NamedTuple):
       images: [m height width channels], uint8, or float32 in [0, 1] where some have 16 bits.
       kept: int64 [m], which of the pictures they are; broken ones are left out.
       notes: what was done, a sentence each.
+      broken: (example id, reason) of those left out.
+      odd_sized: example ids of kept ones whose size is unlike the others'.
     """
 
     images: np.ndarray
     kept: np.ndarray
     notes: tuple[str, ...]
+    broken: tuple[tuple[str, str], ...] = ()
+    odd_sized: tuple[str, ...] = ()
 
 
 class _Header(NamedTuple):
@@ -75,7 +80,7 @@ def decode_cached(
     """
     if facts is None:
         return decode(pictures, image_size, where)
-    digest = hashlib.sha256(f"1 {image_size}".encode())  # 1: of this module's way to decode
+    digest = hashlib.sha256(f"2 {image_size}".encode())  # 2: of this module's way to decode
     for fact in facts:
         digest.update(f"\n{printable(fact)}".encode())
     for picture in pictures:
@@ -84,11 +89,24 @@ def decode_cached(
 
     def make() -> dict[str, np.ndarray]:
         made = decode(pictures, image_size, where)
-        return {"images": made.images, "kept": made.kept, "notes": np.array(made.notes, str)}
+        return {
+            "images": made.images,
+            "kept": made.kept,
+            "notes": np.array(made.notes, str),
+            "broken": np.array(made.broken, str).reshape(-1, 2),
+            "odd_sized": np.array(made.odd_sized, str),
+        }
 
     folder = cache_folder(cache_dir) / "pictures" / digest.hexdigest()[:32]
-    arrays = cached_arrays(folder, ("images", "kept", "notes"), make)
-    return Decoded(arrays["images"], np.asarray(arrays["kept"]), tuple(arrays["notes"].tolist()))
+    names = ("images", "kept", "notes", "broken", "odd_sized")
+    arrays = cached_arrays(folder, names, make)
+    return Decoded(
+        arrays["images"],
+        np.asarray(arrays["kept"]),
+        tuple(arrays["notes"].tolist()),
+        tuple((str(name), str(reason)) for name, reason in arrays["broken"].tolist()),
+        tuple(arrays["odd_sized"].tolist()),
+    )
 
 
 def _state(source: pathlib.Path | bytes | str) -> str:
@@ -148,7 +166,31 @@ def decode(pictures: Sequence[Picture], image_size: int, where: str) -> Decoded:
     if reasons:
         notes.insert(0, f"warning: {_broken(pictures, reasons)}")
         images = images[rows]
-    return Decoded(images, np.array(whole, np.int64)[rows], tuple(notes))
+    kept = np.array(whole, np.int64)[rows]
+    is_odd = odd_sizes(np.array([found[row].size for row in rows]))
+    return Decoded(
+        images,
+        kept,
+        tuple(notes),
+        tuple((pictures[n].example_id, reasons[n]) for n in sorted(reasons)),
+        tuple(pictures[n].example_id for n in kept[is_odd]),
+    )
+
+
+def odd_sizes(sizes: np.ndarray) -> np.ndarray:
+    """Returns bool [n]: a shape over 1.5 times off the median, or area over 10 times.
+
+    Args:
+      sizes: int [n 2], widths and heights.
+
+    Example:
+      >>> odd_sizes(np.array([[32, 32], [30, 32], [64, 32], [4, 4], [31, 32]])).tolist()
+      [False, False, True, True, False]
+    """
+    width, height = np.log(sizes.astype(float)).T
+    shape, area = width - height, width + height
+    is_odd_shape = np.abs(shape - np.median(shape)) > np.log(_ODD_SHAPE)
+    return is_odd_shape | (np.abs(area - np.median(area)) > np.log(_ODD_AREA))
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """Tables and pages: hostile names do no harm, decisions are checked, data are not touched."""
 
+import dataclasses
 import json
 import re
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 
 from memjax.auditing import files, page
@@ -13,7 +15,9 @@ from memjax.auditing.duplicates import find_duplicates
 from memjax.auditing.evidence import Evidence, EvidenceSums
 from memjax.auditing.issues import ISSUES, find_issues, main_issue, reasons
 from memjax.auditing.scores import features, label_margin, suggest
+from memjax.config import resolve
 from memjax.data.dataset import Dataset, Split
+from memjax.data.sources import load_dataset
 from memjax.errors import InputError
 
 NAMES = ("=cmd()", "</script><script>alert(1)</script>")
@@ -118,6 +122,30 @@ def test_a_blank_image_and_a_rare_class_are_named():
     found = find_issues(evidence, labels, np.zeros(40), images, find_duplicates(images), labels[:0])
     assert found["blank"].to_numpy().nonzero()[0].tolist() == [8]
     assert list(found) == list(ISSUES)
+
+
+def test_broken_files_stand_last_in_the_list_and_odd_sizes_are_an_issue(tmp_path):
+    for name, size in (("a", (8, 8)), ("b", (8, 8)), ("c", (24, 8)), ("d", (9, 8))):
+        picture = PIL.Image.new("L", size, 255 if name == "a" else 128)
+        (tmp_path / name[0] / "x").parent.mkdir()
+        picture.save(tmp_path / name / f"{name}.png")
+    (tmp_path / "a" / "bad.png").write_text("not a picture")
+    (tmp_path / "=bad.png").write_text("")
+    config = resolve({"dataset": {"source": "folder", "path": str(tmp_path), "image_size": 8}})
+    dataset = load_dataset(dataclasses.replace(config.dataset, num_validation=0))
+    assert dataset.broken == (("a/bad.png", "no image"),)
+    assert dataset.odd_sized == ("c/c.png",)
+    table, _, _ = _table()
+    files.write_issues(tmp_path / "issues.csv", table, (*dataset.broken, ("=bad.png", "no image")))
+    written = pd.read_csv(tmp_path / "issues.csv")
+    assert list(written["issue"].tail(2)) == ["broken file"] * 2
+    assert list(written["example_id"].tail(2)) == ["a/bad.png", "'=bad.png"]
+    assert list(written["index"].tail(2)) == [-1, -1]
+    assert list(written["rank"].tail(2)) == [41, 42]
+    evidence, labels, _, images = _example()
+    odd, duplicates = np.arange(40) == 7, find_duplicates(images)
+    found = find_issues(evidence, labels, np.zeros(40), images, duplicates, labels[:0], odd)
+    assert found["odd size"].to_numpy().nonzero()[0].tolist() == [7]
 
 
 def test_no_cell_is_a_formula(tmp_path):
