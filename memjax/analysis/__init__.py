@@ -104,6 +104,15 @@ if TYPE_CHECKING:
     from memjax.analysis.jacobians import (
         parameter_jacobian_norms as parameter_jacobian_norms,
     )
+    from memjax.analysis.localization import (
+        network_layers as network_layers,
+    )
+    from memjax.analysis.localization import (
+        rewound_params as rewound_params,
+    )
+    from memjax.analysis.localization import (
+        units_to_forget as units_to_forget,
+    )
     from memjax.analysis.losses import softmax_cross_entropy as softmax_cross_entropy
     from memjax.analysis.membership import (
         attack_auc as attack_auc,
@@ -230,6 +239,11 @@ _PUBLIC = {
         "jacobian_norms",
         "jacobian_singular_values",
         "parameter_jacobian_norms",
+    ),
+    "localization": (
+        "network_layers",
+        "rewound_params",
+        "units_to_forget",
     ),
     "losses": ("softmax_cross_entropy",),
     "membership": (

@@ -5,6 +5,7 @@ from memjax.passes.critical import CRITICAL
 from memjax.passes.difficulty import DIFFICULTY
 from memjax.passes.gradients import GRADIENTS
 from memjax.passes.jacobians import JACOBIAN_SPECTRUM, JACOBIANS, NTK
+from memjax.passes.localization import LOCALIZATION, REWINDING
 from memjax.passes.membership import MEMBERSHIP, VULNERABILITY
 from memjax.passes.memorization import INFLUENCE, MEMORIZATION
 from memjax.passes.sensitivity import CLASS_SENSITIVITY, SENSITIVITY
@@ -27,6 +28,8 @@ PASSES = {
         INFLUENCE,
         MEMBERSHIP,
         VULNERABILITY,
+        REWINDING,
+        LOCALIZATION,
         ATTRIBUTION,
     )
 }

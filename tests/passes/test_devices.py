@@ -16,6 +16,7 @@ SMALL = {
     "num_class_probes": 1,
     "ntk_examples": 8,
     "spectrum_examples": 8,
+    "unit_examples": 4,
     "freeze_statistics": True,
 }
 # Attribution shares out training examples, not images: tests/analysis/test_attribution.py has it.
