@@ -71,7 +71,7 @@ def draw_units(context: Context, table: pd.DataFrame) -> epath.Path:
         axes[0, 1].plot(names, by_layer / max(by_layer.sum(), 1), **look)
     axes[0, 0].set(xlabel="units set to zero", ylabel="share of examples forgotten", ylim=(0, 1.03))
     axes[0, 0].legend(fontsize=7)
-    axes[0, 1].set(ylabel="share of these units", ylim=(0, 1.03))
+    axes[0, 1].set(ylabel="share of these units", ylim=(0, None))
     axes[0, 1].tick_params(axis="x", labelrotation=60, labelsize=7)
     return _saved(context, figure, "localization")
 
