@@ -36,6 +36,7 @@ flags.DEFINE_bool("include_direct", True, "sensitivity: count an example's own l
 flags.DEFINE_bool("freeze_statistics", False, "sensitivity: allow BatchNorm, statistics frozen.")
 flags.DEFINE_integer("ntk_examples", 100, "ntk: training examples in its block.")
 flags.DEFINE_integer("spectrum_examples", 1000, "jacobian_spectrum: examples of each split.")
+flags.DEFINE_integer("unit_examples", 100, "localization: corrupted, and clean, examples.")
 flags.DEFINE_string("queries", "misclassified", "attribution: or random:COUNT, or positions.")
 flags.DEFINE_string("measure", "loss", "attribution: loss or margin.")
 flags.DEFINE_bool("validate", False, "attribution: compare with 200 trainings without examples.")

@@ -87,7 +87,7 @@ def test_all_leaves_out_what_is_not_for_the_run(tmp_path):
     finished = analyze(workdir, "--passes=all", "--ntk_examples=3", "--radii=0.01", *few)
     assert finished.returncode == 0, finished.stderr
     made = {path.stem for path in (workdir / "analysis").glob("*.parquet")}
-    assert made == set(PASSES) - {"memorization", "influence"}
+    assert made == set(PASSES) - {"memorization", "influence", "membership", "vulnerability"}
     assert "memorization       not for this run" in finished.stdout
     named = analyze(workdir, "--passes=gradients,memorization")
     command_line.assert_one_line_and_exit_2(named, "subset_fraction")

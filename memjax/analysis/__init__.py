@@ -104,7 +104,37 @@ if TYPE_CHECKING:
     from memjax.analysis.jacobians import (
         parameter_jacobian_norms as parameter_jacobian_norms,
     )
+    from memjax.analysis.localization import (
+        network_layers as network_layers,
+    )
+    from memjax.analysis.localization import (
+        rewound_params as rewound_params,
+    )
+    from memjax.analysis.localization import (
+        units_to_forget as units_to_forget,
+    )
     from memjax.analysis.losses import softmax_cross_entropy as softmax_cross_entropy
+    from memjax.analysis.membership import (
+        attack_auc as attack_auc,
+    )
+    from memjax.analysis.membership import (
+        attack_tpr as attack_tpr,
+    )
+    from memjax.analysis.membership import (
+        example_vulnerability as example_vulnerability,
+    )
+    from memjax.analysis.membership import (
+        lira_scores as lira_scores,
+    )
+    from memjax.analysis.membership import (
+        logit_confidence as logit_confidence,
+    )
+    from memjax.analysis.membership import (
+        loss_scores as loss_scores,
+    )
+    from memjax.analysis.membership import (
+        rmia_scores as rmia_scores,
+    )
     from memjax.analysis.memorization import (
         cross_influence as cross_influence,
     )
@@ -210,7 +240,21 @@ _PUBLIC = {
         "jacobian_singular_values",
         "parameter_jacobian_norms",
     ),
+    "localization": (
+        "network_layers",
+        "rewound_params",
+        "units_to_forget",
+    ),
     "losses": ("softmax_cross_entropy",),
+    "membership": (
+        "attack_auc",
+        "attack_tpr",
+        "example_vulnerability",
+        "lira_scores",
+        "logit_confidence",
+        "loss_scores",
+        "rmia_scores",
+    ),
     "memorization": (
         "cross_influence",
         "leave_one_out_ridge",

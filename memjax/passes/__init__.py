@@ -5,6 +5,8 @@ from memjax.passes.critical import CRITICAL
 from memjax.passes.difficulty import DIFFICULTY
 from memjax.passes.gradients import GRADIENTS
 from memjax.passes.jacobians import JACOBIAN_SPECTRUM, JACOBIANS, NTK
+from memjax.passes.localization import LOCALIZATION, REWINDING
+from memjax.passes.membership import MEMBERSHIP, VULNERABILITY
 from memjax.passes.memorization import INFLUENCE, MEMORIZATION
 from memjax.passes.sensitivity import CLASS_SENSITIVITY, SENSITIVITY
 from memjax.passes.weights import FILTERS, SHARPNESS
@@ -24,6 +26,10 @@ PASSES = {
         SHARPNESS,
         MEMORIZATION,
         INFLUENCE,
+        MEMBERSHIP,
+        VULNERABILITY,
+        REWINDING,
+        LOCALIZATION,
         ATTRIBUTION,
     )
 }

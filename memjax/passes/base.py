@@ -60,6 +60,7 @@ class Options:
       freeze_statistics: for `sensitivity` of a network with BatchNorm: allow frozen statistics.
       ntk_examples: for `ntk`: the first so many training examples, each with each.
       spectrum_examples: for `jacobian_spectrum`: the first so many examples of each split.
+      unit_examples: for `localization`: the first so many corrupted and as many clean ones.
       queries: for `attribution`: 'misclassified', 'random:COUNT', or positions of validation
         examples, separated by commas.
       measure: for `attribution`: 'loss' or 'margin' of the queries.
@@ -82,6 +83,7 @@ class Options:
     freeze_statistics: bool = False
     ntk_examples: int = 100
     spectrum_examples: int = 1000
+    unit_examples: int = 100
     queries: str = "misclassified"
     measure: str = "loss"
     validate: bool = False
@@ -91,7 +93,8 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("num_examples", "members", "microbatch_size", "seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("num_probes", "num_class_probes", "ntk_examples", "spectrum_examples"):
+        counts = ("num_probes", "num_class_probes", "ntk_examples", "spectrum_examples")
+        for name in (*counts, "unit_examples"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         splits = ("train", "validation")
         self._require("splits", set(self.splits) <= set(splits) and bool(self.splits), splits)

@@ -16,11 +16,13 @@ SMALL = {
     "num_class_probes": 1,
     "ntk_examples": 8,
     "spectrum_examples": 8,
+    "unit_examples": 4,
     "freeze_statistics": True,
 }
 # Attribution shares out training examples, not images: tests/analysis/test_attribution.py has it.
 NAMES = [name for name in PASSES if name != "attribution"]
-OF_CNN = [name for name in NAMES if name not in ("memorization", "influence")]  # need subsets
+NEED_SUBSETS = ("memorization", "influence", "membership", "vulnerability")
+OF_CNN = [name for name in NAMES if name not in NEED_SUBSETS]
 
 
 def computed(context, name):
