@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from memjax.analysis.input_gradients import (
         input_loss_curvature as input_loss_curvature,
     )
+    from memjax.analysis.interval import interval_bounds as interval_bounds
     from memjax.analysis.jacobians import (
         empirical_ntk as empirical_ntk,
     )
@@ -231,6 +232,7 @@ _PUBLIC = {
         "input_gradient_norms",
         "input_loss_curvature",
     ),
+    "interval": ("interval_bounds",),
     "jacobians": (
         "empirical_ntk",
         "extended_data_jacobian",

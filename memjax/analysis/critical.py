@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis._certificates import interval
+from memjax.analysis import interval
 from memjax.analysis._certificates.certificates import certify
 from memjax.analysis._search import attacks, climbing, search
 from memjax.analysis._search.attacks import Lass, lass, pgd

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memjax.analysis._certificates.interval import (
+from memjax.analysis.interval import (
     UnknownPrimitive,
     certified,
     interval_bounds,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis._certificates import interval
+from memjax.analysis import interval
 from memjax.analysis._search import search
 from memjax.analysis._search.search import Problem
 from memjax.analysis.inputs import LogitsFn
