@@ -71,16 +71,27 @@ def _check_rewinding(context: Context) -> None:
         )
 
 
-def _groups(context: Context, member: int) -> dict[str, SplitArrays]:
-    """Returns the examples looked at by group, empty groups left out."""
-    train = context.split("train")
+def _groups(context: Context, member: int) -> dict[str, tuple[str, np.ndarray]]:
+    """Returns split and mask of the examples looked at by group, empty groups left out."""
+    train, validation = context.split("train"), context.split("validation")
     own = context.run.is_member[member, : len(train.labels)]
     groups = {
-        "corrupted": train.at(own & train.is_corrupted),
-        "clean": train.at(own & ~train.is_corrupted),
-        "validation": context.split("validation"),
+        "corrupted": ("train", own & train.is_corrupted),
+        "clean": ("train", own & ~train.is_corrupted),
+        "validation": ("validation", np.ones(len(validation.labels), bool)),
     }
-    return {name: arrays for name, arrays in groups.items() if len(arrays.labels)}
+    return {name: group for name, group in groups.items() if group[1].any()}
+
+
+def _is_right(context: Context, params: Any) -> dict[str, np.ndarray]:
+    """Returns split -> whether each example is predicted as its label; one program serves all."""
+    found = {}
+    for name in ("train", "validation"):
+        arrays = context.split(name)
+        if len(arrays.labels):
+            logits = np.asarray(context.logits(params, arrays.images))
+            found[name] = logits.argmax(axis=-1) == arrays.labels
+    return found
 
 
 def _rewinding(context: Context, part: str) -> pd.DataFrame:
@@ -91,17 +102,16 @@ def _rewinding(context: Context, part: str) -> pd.DataFrame:
         params, earlier = context.member(now, member), context.member(then, member)
         groups = _groups(context, member)
         for place, layer in enumerate(layers):
-            rewound = rewound_params(params, earlier, layer)
-            for group, arrays in groups.items():
-                logits = np.asarray(context.logits(rewound, arrays.images))
+            is_right = _is_right(context, rewound_params(params, earlier, layer))
+            for group, (split, mask) in groups.items():
                 rows.append(
                     {
                         **context.checkpoint_columns(step, member),
                         "layer": place,
                         "layer_name": layer.name,
                         "group": group,
-                        "num_examples": len(arrays.labels),
-                        "accuracy": float((logits.argmax(axis=-1) == arrays.labels).mean()),
+                        "num_examples": int(mask.sum()),
+                        "accuracy": float(is_right[split][mask].mean()),
                     }
                 )
     return pd.DataFrame(rows)
@@ -114,24 +124,35 @@ def _check_localization(context: Context) -> None:
     except InputError as error:
         raise InputError(f"pass localization: {error}") from None
     for member in context.members:
-        if len(_chosen(context, member)[1]) < 2:
+        if not len(_clean(context, member)):
             raise InputError(
-                f"pass localization: member {member} has fewer than 4 training examples that are "
-                "not corrupted (config.corruption.fraction), whose loss is to stay as it is"
+                f"pass localization: all training examples of member {member} are corrupted "
+                "(config.corruption.fraction); it keeps the loss of clean ones as it is"
             )
 
 
-def _chosen(context: Context, member: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows asked about, and those of the other, clean examples."""
+def _clean(context: Context, member: int) -> np.ndarray:
+    """Returns the rows of the member's clean training examples."""
     train = context.split("train")
     own = context.run.is_member[member, : len(train.labels)]
-    clean = np.flatnonzero(own & ~train.is_corrupted)
-    count = context.options.unit_examples
-    asked = clean[: min(count, len(clean) // 2)]
+    return np.flatnonzero(own & ~train.is_corrupted)
+
+
+def _chosen(context: Context, member: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows asked about, and those of the other, clean examples.
+
+    The latter are as many for every member, so that one program serves all.
+    """
+    train, count = context.split("train"), context.options.unit_examples
+    fewest = min(len(_clean(context, each)) for each in context.members)
+    num_asked = min(count, fewest // 2)
+    num_others = min(_OTHERS, fewest - num_asked)
+    clean = _clean(context, member)
+    own = context.run.is_member[member, : len(train.labels)]
     corrupted = np.flatnonzero(own & train.is_corrupted)[:count]
     rng = np.random.default_rng([context.options.seed, member])
-    others = rng.permutation(clean[len(asked) :])[:_OTHERS]
-    return np.sort(np.concatenate([corrupted, asked])), np.sort(others)
+    others = rng.permutation(clean[num_asked:])[:num_others]
+    return np.sort(np.concatenate([corrupted, clean[:num_asked]])), np.sort(others)
 
 
 def _units(context: Context) -> Callable[..., Any]:
@@ -147,21 +168,29 @@ def _units(context: Context) -> Callable[..., Any]:
     return over_devices(forget, context.mesh)
 
 
+def _forgotten(context: Context, given: Any, asked: SplitArrays) -> Any:
+    """Returns the units of the examples, filled up to one number for all members."""
+    most = max(len(_chosen(context, member)[0]) for member in context.members)
+    size = -(-most // context.mesh.size) * context.mesh.size
+    filled = asked.at(np.minimum(np.arange(size), len(asked.labels) - 1))
+    found = context.shared(_units)(given, filled.images, jnp.asarray(filled.labels))
+    return jax.tree.map(lambda values: np.asarray(values)[: len(asked.labels)], found)
+
+
 def _localization(context: Context, step: int) -> pd.DataFrame:
     hidden = [layer for layer in context.shared(_layers) if layer.num_units]
     train, tables = context.split("train"), []
     for member in context.members:
         asked, others = (train.at(rows) for rows in _chosen(context, member))
         params = _network(context, step, member)
-        given = params, others.images, jnp.asarray(others.labels)
-        found = context.shared(_units)(given, asked.images, jnp.asarray(asked.labels))
+        found = _forgotten(context, (params, others.images, jnp.asarray(others.labels)), asked)
         before = np.asarray(context.logits(params, others.images)).argmax(-1) == others.labels
         values = {
-            "num_units": np.asarray(found.num_units),
+            "num_units": found.num_units,
             "layers": [[layer.name for layer in hidden]] * len(asked.labels),
-            "units_by_layer": list(np.asarray(found.by_layer)),
+            "units_by_layer": list(found.by_layer),
             "layer_widths": [[layer.num_units for layer in hidden]] * len(asked.labels),
-            "others_accuracy": np.asarray(found.others_accuracy),
+            "others_accuracy": found.others_accuracy,
             "others_accuracy_before": before.mean(),
         }
         columns = context.example_columns(step, member, "train", asked)

@@ -140,6 +140,40 @@ def test_rewinding_a_layer_of_two_gives_the_network_made_by_hand():
         np.testing.assert_array_equal(mlp(found, images), mlp(by_hand, images))
 
 
+def channels_first(params, image):
+    """One image at a time and channels first, as equinox has it."""
+    hidden = jax.lax.conv_general_dilated(image[None], params["conv"], (1, 1), "VALID")[0]
+    return params["dense"] @ jax.nn.relu(hidden + params["offset"]).ravel()
+
+
+def batched_channels_first(params, images):
+    return jax.vmap(channels_first, in_axes=(None, 0))(params, images)
+
+
+def test_units_are_found_wherever_a_framework_has_its_axes():
+    generator = np.random.default_rng(0)
+    shapes = {"conv": (4, 1, 3, 3), "offset": (4, 1, 1), "dense": (3, 4 * 9), "x": (6, 1, 5, 5)}
+    params = {k: jnp.asarray(generator.normal(size=v), jnp.float32) for k, v in shapes.items()}
+    images = params.pop("x")
+    labels = jnp.argmax(batched_channels_first(params, images), axis=1)
+    layers = network_layers(batched_channels_first, params, images)
+    assert [(each.leaves, each.num_units) for each in layers] == [
+        (("conv", "offset"), 4), (("dense",), 0),
+    ]  # fmt: skip
+    others = images[3:], labels[3:]
+    found = units_to_forget(batched_channels_first, params, images[:3], labels[:3], *others)
+    assert 0 < min(found.num_units.tolist()) < np.inf
+    for i in range(3):
+        order = [unit for unit in found.units[i].tolist() if unit >= 0]
+        for count in range(len(order) + 1):
+            rows = np.array(order[:count], int)
+            left_out = {k: params[k].at[rows].set(0) for k in ("conv", "offset")}
+            answer = jnp.argmax(channels_first(params | left_out, images[i]))
+            # without any channel all logits are 0, and class 0 is what is predicted
+            stays = count < len(order) or bool(jnp.isinf(found.num_units[i]))
+            assert (int(answer) == int(labels[i])) == stays
+
+
 def traced(model, shape):
     images = jnp.zeros((1, *shape))
     params = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)

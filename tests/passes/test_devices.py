@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from memjax.analysis import microbatch
-from memjax.passes import PASSES, base, gradients, jacobians, sensitivity
+from memjax.passes import PASSES, base, gradients, jacobians, localization, sensitivity
 from memjax.passes.base import Context, Options
 from tests.passes import runs
 
@@ -27,7 +27,8 @@ OF_CNN = [name for name in NAMES if name not in NEED_SUBSETS]
 
 def computed(context, name):
     step = context.run.steps[-1]
-    return PASSES[name].compute(context, step if PASSES[name].per_checkpoint else None)
+    each = PASSES[name]
+    return each.compute(context, step if each.per_checkpoint else each.parts(context)[0])
 
 
 def assert_equal_tables(one, other):
@@ -72,7 +73,7 @@ def spy_on_devices(monkeypatch):
 
     on_devices = base.Context.on_devices
     loss_sensitivity = sensitivity.loss_sensitivity
-    for module in (base, gradients, jacobians):
+    for module in (base, gradients, jacobians, localization):
         monkeypatch.setattr(module, "over_devices", spied_over_devices)
     monkeypatch.setattr(base.Context, "on_devices", spied_on_devices)
     monkeypatch.setattr(sensitivity, "loss_sensitivity", spied_loss_sensitivity)

@@ -125,7 +125,9 @@ def test_runs_that_they_are_not_for_are_one_line():
     context = runs.changed("one")
     corrupted = np.ones(60, bool)
     context.run.train = context.run.train._replace(is_corrupted=corrupted)
-    with pytest.raises(InputError, match="pass localization: member 0 has fewer than 4 training"):
+    with pytest.raises(
+        InputError, match="pass localization: all training examples of member 0 are corrupted"
+    ):
         LOCALIZATION.check_suits(context)
     context = runs.changed("one")
     context.run.logits_fn = lambda params, images: (
