@@ -81,8 +81,8 @@ def _from_dynamics(context: Context, moments: Moments) -> None:
                 if name not in rows:  # who is recorded, and in which order, stays as it is
                     order = np.argsort(index)
                     rows[name] = order[np.searchsorted(index, wanted, sorter=order)]
-                found = [column[rows[name]] for column in found]
-                moments.at(place).add(member, epochs[0], *found, labels)
+                losses, margins, predictions = (column[rows[name]] for column in found)
+                moments.at(place).add(member, epochs[0], losses, margins, predictions, labels)
 
 
 def _from_checkpoints(context: Context, moments: Moments) -> None:
@@ -108,7 +108,8 @@ def _from_checkpoints(context: Context, moments: Moments) -> None:
             params = context.member(all_params, context.members[place])
             scores = _scores(context.logits(params, context.examples.images), labels)
             epoch = context.run.epoch(min(step, ends[place]))
-            moments.add(place, epoch, *map(np.asarray, scores), np.asarray(labels))
+            losses, margins, predictions = map(np.asarray, scores)
+            moments.add(place, epoch, losses, margins, predictions, np.asarray(labels))
         if path and step > done:
             moments.save(path, {"done": step, "identity": context.progress_identity})
         before = step

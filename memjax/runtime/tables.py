@@ -99,13 +99,14 @@ def _groups(files: list[tuple[epath.Path, pq.ParquetFile]], by: str | None) -> I
     found: dict[int | None, list[tuple[int, int]]] = {}
     for place, (part, file) in enumerate(files):
         for group in range(file.num_row_groups):
-            values: list[Any] = [None]
+            inside: list[Any] = [None]
             if by:
                 with _clear_errors(part):
-                    values = file.read_row_group(group, columns=[by])[by].unique().to_pylist()
-            for value in values:
+                    inside = file.read_row_group(group, columns=[by])[by].unique().to_pylist()
+            for value in inside:
                 found.setdefault(value, []).append((place, group))
-    for value in sorted(found) if by else found:
+    values = sorted(found) if by else list(found)  # type: ignore[type-var]
+    for value in values:
         for place, group in found[value]:
             part, file = files[place]
             with _clear_errors(part):
