@@ -103,13 +103,13 @@ def print_programs() -> None:
 def train(workdir: str, flags: argparse.Namespace) -> None:
     """Trains the members, a checkpoint an epoch."""
     settings = {
-        "model.widths": "512,512", "ensemble.size": flags.members, "run.progress": False,
+        "model.widths": "(512, 512)", "ensemble.size": flags.members, "run.progress": False,
         "dataset.num_train": flags.examples, "dataset.data_dir": flags.data_dir,
         "train.num_epochs": flags.epochs, "checkpoint.every_epochs": 1,
         "checkpoint.powers_of_two": False, "train.record_dynamics": "off",
     }  # fmt: skip
     given = [f"--config.{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "memjax.main", "--config=mnist_real", f"--workdir={workdir}"]
+    command = [sys.executable, "-m", "memjax.main", "--config=configs/mnist_real.py", f"--workdir={workdir}"]
     subprocess.run([*command, *given], check=True, stdout=subprocess.DEVNULL)
 
 
