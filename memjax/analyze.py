@@ -148,7 +148,7 @@ def main() -> None:
     passes = _passes()
 
     from memjax.errors import InputError
-    from memjax.passes.runner import run_pass, table_path
+    from memjax.passes.runner import table_path, write_pass
     from memjax.runtime.distributed import is_main_process, on_all, on_main
     from memjax.runtime.workdir import claim
 
@@ -163,10 +163,10 @@ def main() -> None:
         for each in passes:
             try:
                 with _progress(each.name, is_main_process()) as on_step:
-                    table = run_pass(context, each, FLAGS.overwrite, on_step)
-                said = f"{len(table):>9,} rows  {table_path(context, each)}"
-                if each.draw and is_main_process() and len(table):
-                    said += f", {each.draw(context, table)}"
+                    rows = write_pass(context, each, FLAGS.overwrite, on_step)
+                said = f"{rows:>9,} rows  {table_path(context, each)}"
+                if each.draw and is_main_process() and rows:
+                    said += f", {each.draw(context, context.run.table(each.name))}"
             except InputError as error:  # of many passes the others go on
                 if FLAGS.passes != ["all"]:
                     raise

@@ -15,8 +15,9 @@ from flax import linen as nn
 
 from memjax.config import Config, comparable, resolve, unflatten
 from memjax.errors import InputError
+from memjax.memory import memory_budget
 from memjax.models.adapters import Model
-from memjax.runtime.checkpoints import Checkpoints
+from memjax.runtime.checkpoints import Checkpoints, finite_and_checksums
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import difference, is_being_cleared, read_config, read_group
@@ -84,28 +85,44 @@ def _logits_fn_of(
     return make_logits_fn(Network(model, np.array(mean, np.float32), np.array(std, np.float32)))
 
 
-_KEPT_BYTES = 1 << 30
-_states: collections.OrderedDict[tuple[str, int], tuple[Any, Any]] = collections.OrderedDict()
+class _Read(NamedTuple):
+    """What is kept of a checkpoint: params [rows ...] on the host, checksums as found, metadata."""
+
+    params: Any
+    checksums: list[int]
+    metadata: dict[str, Any]
 
 
-def _read(checkpoints: Checkpoints, folder: epath.Path, step: int, setup: Setup) -> tuple[Any, Any]:
-    """Returns a checkpoint on the host; the last ones read are kept, for the points of a group."""
+_read_ones: collections.OrderedDict[tuple[str, int], _Read] = collections.OrderedDict()
+
+
+def _read(checkpoints: Checkpoints, folder: epath.Path, step: int, setup: Setup) -> _Read:
+    """Returns a checkpoint; the last ones read are kept, for all passes and points of a group.
+
+    The optimiser's state is read for the checksum, and let go at once.
+    """
     metadata = checkpoints.metadata(step)
     key = f"{folder}", step
-    if key in _states and _states[key][1] == metadata:
-        _states.move_to_end(key)
-        return _states[key]
-    _states[key] = checkpoints.restore(step, abstract_saved(setup))
-    sizes = {k: sum(x.nbytes for x in jax.tree.leaves(state)) for k, (state, _) in _states.items()}
-    while len(_states) > 1 and sum(sizes[k] for k in _states) > _KEPT_BYTES:
-        _states.popitem(last=False)
-    return _states[key]
+    if key in _read_ones and _read_ones[key].metadata == metadata:
+        _read_ones.move_to_end(key)
+        return _read_ones[key]
+    _read_ones.pop(key, None)
+    state, metadata = checkpoints.restore(step, abstract_saved(setup))
+    checksums = np.asarray(finite_and_checksums(state)[1]).tolist()
+    _read_ones[key] = _Read(state.state.params, checksums, metadata)
+    sizes = {
+        k: sum(x.nbytes for x in jax.tree.leaves(each.params)) for k, each in _read_ones.items()
+    }
+    most = memory_budget(jax.devices("cpu")[0]) // 8
+    while len(_read_ones) > 1 and sum(sizes[k] for k in _read_ones) > most:
+        _read_ones.popitem(last=False)
+    return _read_ones[key]
 
 
 def _noted(checkpoints: Checkpoints, folder: epath.Path, step: int) -> dict[str, Any]:
     """Returns what was noted with a checkpoint, from what was read where that is at hand."""
     key = f"{folder}", step
-    return _states[key][1] if key in _states else checkpoints.metadata(step)
+    return _read_ones[key].metadata if key in _read_ones else checkpoints.metadata(step)
 
 
 def _let_import_from(folder: str) -> None:
@@ -117,14 +134,12 @@ def _let_import_from(folder: str) -> None:
 class Run:
     """One run folder. Read-only: nothing here writes a checkpoint.
 
+    The data set is needed, and compared with the run's, at the first use of what depends on it:
+    not for `table`, `examples`, `dynamics`, `metrics` or `steps`.
+
     Attributes:
       workdir: the folder.
       config: the run's Config.
-      setup: data, network and optimiser, made again from the config.
-      logits_fn: `logits_fn(params, images) -> logits`; images: [n height width channels], float32
-        in [0, 1]. The same object at every use, so that nothing is compiled twice.
-      trained_logits_fn: the same to rounding, computed as the train step does: quick to
-        differentiate, where `logits_fn` is quick forward and what certificates can read.
     """
 
     def __init__(self, workdir: epath.PathLike, **overrides: Any):
@@ -143,17 +158,41 @@ class Run:
         devices = {"run.num_devices": 0, "run.member_devices": 0}
         fields = unflatten(science | document["run"] | devices | overrides)
         self.config: Config = resolve(fields, check_effects=False)
-        self.setup: Setup = prepare(self.config, devices=jax.local_devices())
+        self._there = there
+
+    @functools.cached_property
+    def setup(self) -> Setup:
+        """Data, network and optimiser, made again from the config at the first use.
+
+        Raises:
+          InputError: the data are not there, or they or the model's code are not what they were.
+        """
+        setup = prepare(self.config, devices=jax.local_devices())
         # Fields that the run's memjax did not have yet are at the defaults that keep its results.
-        now = config_document(self.setup)["science"]
-        names = set(there) | {name for name in now if name.startswith("code.")}
-        found = difference(there, {name: now[name] for name in names if name in now})
+        now = config_document(setup)["science"]
+        names = set(self._there) | {name for name in now if name.startswith("code.")}
+        found = difference(self._there, {name: now[name] for name in names if name in now})
         if found:
             raise InputError(
                 f"{self.workdir}: the run and its data, or its model's code, now differ ({found})"
             )
-        self.logits_fn = shared_logits_fn(for_inference(self.setup.network))
-        self.trained_logits_fn = shared_logits_fn(self.setup.network)
+        return setup
+
+    @functools.cached_property
+    def logits_fn(self) -> Callable[[Any, jax.Array], jax.Array]:
+        """(params, images [n height width channels], float32 in [0, 1]) -> logits.
+
+        The same object at every use, so that nothing is compiled twice.
+        """
+        return shared_logits_fn(for_inference(self.setup.network))
+
+    @functools.cached_property
+    def trained_logits_fn(self) -> Callable[[Any, jax.Array], jax.Array]:
+        """`logits_fn` to rounding, computed as the train step does.
+
+        Quick to differentiate, where `logits_fn` is quick forward and what certificates can read.
+        """
+        return shared_logits_fn(self.setup.network)
 
     @functools.cached_property
     def _stores(self) -> tuple[str, list[tuple[epath.Path, Checkpoints]]]:
@@ -203,10 +242,12 @@ class Run:
     def member_params(self, step: int) -> Any:
         """Returns the params of every member at a checkpoint, each a numpy array [members ...]."""
         folder, store, rows = self._place(step)
-        state, metadata = _read(store, folder, step, self.setup)
-        own = jax.tree.map(lambda leaf: leaf[rows], state)
-        store.check(step, [metadata["checksum"][row] for row in rows], own)
-        return own.state.params
+        params, checksums, metadata = _read(store, folder, step, self.setup)
+        noted = [metadata["checksum"][row] for row in rows]
+        store.check_sums(step, noted, [checksums[row] for row in rows])
+        if rows == list(range(len(checksums))):
+            return params
+        return jax.tree.map(lambda leaf: leaf[rows], params)
 
     def last_step(self, member: int) -> int:
         """Returns the last step that a member was trained; its params stay as they are then."""
@@ -363,6 +404,7 @@ def load_run(workdir: epath.PathLike, **overrides: Any) -> Run:
       A Run: `.config`, `.logits_fn`, `.params(step)`, `.train.images`, `.table("gradients")`.
 
     Raises:
-      InputError: if it is no run folder, or its data are no longer what they were.
+      InputError: if it is no run folder. That its data are no longer what they were is said by
+        what needs them first.
     """
     return Run(workdir, **overrides)

@@ -10,6 +10,7 @@ import memjax
 from memjax.errors import InputError
 from memjax.loading import load_run
 from memjax.models.convolution import METHODS
+from memjax.runtime.checkpoints import Checkpoints
 from memjax.training.step import make_logits_fn
 from tests.passes import runs
 
@@ -117,4 +118,31 @@ def test_other_data_are_refused(tmp_path):
     document["science"]["data.fingerprint"] = "00000000"
     (folder / "config.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match="fingerprint is '00000000' there"):
-        load_run(folder)
+        load_run(folder).setup  # noqa: B018
+
+
+def test_tables_and_examples_need_no_data_set(tmp_path, monkeypatch):
+    folder = runs.copy_of("one", tmp_path / "run")
+    monkeypatch.setattr("memjax.loading.prepare", lambda *args, **kwargs: 1 / 0)
+    run = load_run(folder)
+    assert run.examples["label"].tolist() == runs.opened("one").examples["label"].tolist()
+    assert run.tables == []
+    assert run.steps == runs.opened("one").steps
+    with pytest.raises(ZeroDivisionError):
+        run.setup  # noqa: B018
+
+
+def test_a_checkpoint_is_read_once_for_all_passes_and_members(tmp_path, monkeypatch):
+    run, read = load_run(runs.copy_of("mlp", tmp_path / "run")), []
+    restore = Checkpoints.restore
+
+    def counting(self, step, one):
+        read.append(step)
+        return restore(self, step, one)
+
+    monkeypatch.setattr(Checkpoints, "restore", counting)
+    for _ in range(2):
+        for step in run.steps[:2]:
+            for member in range(run.num_members):
+                run.params(step, member)
+    assert read == run.steps[:2]

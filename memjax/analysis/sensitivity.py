@@ -163,8 +163,7 @@ def loss_sensitivity(
     if num_classes is not None:
         counts = np.bincount(problem.run.labels, minlength=num_classes)
         with np.errstate(invalid="ignore"):  # 0 / 0 for a class without images
-            totals = np.sum([sums for _, sums in norms if sums is not None], axis=0)
-            means = totals / (len(steps) * counts)
+            means = sum(sums for _, sums in norms if sums is not None) / (len(steps) * counts)
         per_class = jnp.asarray(means, per_step.dtype)
     return Sensitivity(jnp.asarray(per_step), jnp.asarray(per_step.mean(axis=0)), per_class)
 

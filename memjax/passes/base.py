@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from memjax.analysis.inputs import check_model
@@ -174,6 +175,8 @@ class Context:
       steps: the checkpoints looked at, ascending.
       mesh: the devices of this process, along its axis `data`.
       key: of searches and random starts.
+      progress: folder in which the pass that runs may keep what it has so far; None: nowhere.
+      progress_identity: what decides the values of that pass, to be kept with it.
 
     Raises:
       InputError: no such checkpoint or member, or more devices than there are.
@@ -181,6 +184,7 @@ class Context:
 
     def __init__(self, run: Run, options: Options, num_devices: int = 0):
         self.run, self.options = run, options
+        run.setup  # noqa: B018  # data that are no longer the run's are refused at once
         self.steps = _chosen_steps(run, options.steps)
         if options.members > run.num_members:
             raise InputError(f"--members={options.members}: the run has {run.num_members}")
@@ -190,6 +194,8 @@ class Context:
         self.mesh: Mesh = make_mesh(1, num_devices, devices=devices)
         self.key = tagged(jax.random.key(options.seed), "analysis")
         self._shared: dict[Any, Any] = {}
+        self.progress: epath.Path | None = None
+        self.progress_identity: dict[str, Any] = {}
 
     @property
     def microbatch_size(self) -> int | None:

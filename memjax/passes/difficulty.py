@@ -4,12 +4,13 @@ Times are the evaluations whose dynamics were recorded; where there are none, wh
 some of the examples, or where --steps asks for some of them, the checkpoints.
 """
 
-from typing import Any, NamedTuple
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
 import memjax.analysis.difficulty as difficulty
 from memjax.analysis.losses import softmax_cross_entropy
@@ -17,6 +18,10 @@ from memjax.analysis.statistics import binomial_null, overdispersion
 from memjax.keys import tagged
 from memjax.loading import SplitArrays
 from memjax.passes.base import EXAMPLE_COLUMNS, OF_EXAMPLES, Context, Pass
+from memjax.passes.difficulty_moments import Moments
+from memjax.training.dynamics import parts_of, read_part
+
+_RECORDED = "loss", "margin", "prediction"
 
 COLUMNS = {
     "split": "'train' or 'validation'",
@@ -43,24 +48,6 @@ COLUMNS = {
 }
 
 
-class _Trajectory(NamedTuple):
-    """One member's examples over training, up to where it ended.
-
-    Attributes:
-      epochs: [times], of the evaluations or checkpoints.
-      correct: bool [times n].
-      losses: [times n].
-      margins: [times n].
-      predictions: [n], the last ones.
-    """
-
-    epochs: np.ndarray
-    correct: np.ndarray
-    losses: np.ndarray
-    margins: np.ndarray
-    predictions: np.ndarray
-
-
 @jax.jit
 def _scores(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, ...]:
     losses = jax.vmap(softmax_cross_entropy)(logits, labels)
@@ -78,50 +65,54 @@ def reads_dynamics(context: Context) -> bool:
     )
 
 
-def _from_dynamics(context: Context, split: str, arrays: SplitArrays) -> list[_Trajectory]:
-    """Returns each member's trajectory of a split, a time an evaluation."""
-    frame = context.run.dynamics
-    frame = frame[frame["split"] == split]
-    found = []
-    for member in context.members:
-        own = frame[frame["member"] == member]
-        epochs = own["epoch"].unique()
-        index = own["index"].to_numpy()[: len(own) // len(epochs)]
-        order = np.argsort(index)
-        wanted = order[np.searchsorted(index, arrays.source_index, sorter=order)]
+def _from_dynamics(context: Context, moments: Moments) -> None:
+    """Takes in every evaluation that was recorded, one after the other."""
+    rows: dict[str, np.ndarray] = {}
+    for path in parts_of(context.run.workdir).values():
+        part = read_part(path, ("epoch", "member", "split", "index", *_RECORDED))
+        for name, place in context.parts:
+            own = part.filter(pc.equal(part["split"], name))
+            labels = context.examples.labels[place]
+            wanted = context.examples.source_index[place]
+            members = own["member"].to_numpy()
+            values = [own[column].to_numpy() for column in ("epoch", "index", *_RECORDED)]
+            for member in np.intersect1d(members, context.members).tolist():
+                epochs, index, *found = (column[members == member] for column in values)
+                if name not in rows:  # who is recorded, and in which order, stays as it is
+                    order = np.argsort(index)
+                    rows[name] = order[np.searchsorted(index, wanted, sorter=order)]
+                losses, margins, predictions = (column[rows[name]] for column in found)
+                moments.at(place).add(member, epochs[0], losses, margins, predictions, labels)
 
-        def values(name: str) -> np.ndarray:
-            return own[name].to_numpy().reshape(len(epochs), -1)[:, wanted]  # noqa: B023
 
-        correct = values("prediction") == arrays.labels
-        last = values("prediction")[-1]
-        found.append(_Trajectory(epochs, correct, values("loss"), values("margin"), last))
-    return found
+def _from_checkpoints(context: Context, moments: Moments) -> None:
+    """Takes in every checkpoint, one after the other; an interrupted pass goes on after the last.
 
-
-def _from_checkpoints(context: Context) -> list[_Trajectory]:
-    """Returns each member's trajectory of all examples looked at, a time a checkpoint."""
+    Where the run is kept whole by a runner, what was seen so far is written after each.
+    """
     labels = jnp.asarray(context.examples.labels)
     ends = [context.run.last_step(member) for member in context.members]
-    scores: list[list[Any]] = [[] for _ in context.members]
+    done, path = -1, context.progress and context.progress / "moments.npz"
+    if path and path.exists():
+        found, there = Moments.load(path)
+        if there["identity"] == context.progress_identity:  # else of other options
+            done = there["done"]
+            for field in dataclasses.fields(Moments):
+                setattr(moments, field.name, getattr(found, field.name))
     before = -1
     for step in context.steps:
-        all_params = context.run.member_params(step)
-        for place, member in enumerate(context.members):
-            if before >= ends[place]:
-                continue  # it had ended, and is what it was
-            logits = context.logits(context.member(all_params, member), context.examples.images)
-            values = [np.asarray(value) for value in _scores(logits, labels)]
-            scores[place].append([context.run.epoch(min(step, ends[place])), *values])
+        # One that had ended before is what it was.
+        new = [place for place, end in enumerate(ends) if before < end and step > done]
+        all_params = context.run.member_params(step) if new else None
+        for place in new:
+            params = context.member(all_params, context.members[place])
+            scores = _scores(context.logits(params, context.examples.images), labels)
+            epoch = context.run.epoch(min(step, ends[place]))
+            losses, margins, predictions = map(np.asarray, scores)
+            moments.add(place, epoch, losses, margins, predictions, np.asarray(labels))
+        if path and step > done:
+            moments.save(path, {"done": step, "identity": context.progress_identity})
         before = step
-    found = []
-    for of_member in scores:
-        epochs, losses, margins, predictions = (np.stack(v) for v in zip(*of_member, strict=True))
-        correct = predictions == np.asarray(labels)
-        found.append(
-            _Trajectory(epochs.astype(np.float32), correct, losses, margins, predictions[-1])
-        )
-    return found
 
 
 def _mean_where(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -130,26 +121,15 @@ def _mean_where(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _table(name: str, arrays: SplitArrays, members: list[_Trajectory], key: jax.Array):
-    num_members, num_examples = len(members), len(arrays.labels)
-    learned = [
-        difficulty.first_epoch_learned(jnp.asarray(m.correct), jnp.asarray(m.epochs))
-        for m in members
-    ]
-    forgotten = [difficulty.forgetting_events(jnp.asarray(m.correct)) for m in members]
-    trajectory = [difficulty.loss_trajectory(jnp.asarray(m.losses)) for m in members]
-    last = jnp.asarray(np.stack([m.correct[-1] for m in members]))
-    predictions = jnp.asarray(np.stack([m.predictions for m in members]))
+def _table(name: str, arrays: SplitArrays, found: Moments, key: jax.Array) -> pd.DataFrame:
+    num_members, num_examples = found.loss.shape
+    last = jnp.asarray(found.for_good >= 0)
     probability = np.asarray(difficulty.probability_correct(last))
-    first, for_good = np.stack([x.first for x in learned]), np.stack([x.for_good for x in learned])
-
-    def mean(found: Any) -> np.ndarray:
-        return np.mean([np.asarray(values) for values in found], axis=0)
-
+    times = found.count
     nothing = np.full(num_examples, np.nan)
     agreement, dispersion, low, high = nothing, np.nan, nothing, nothing
     if num_members > 1:
-        agreement = np.asarray(difficulty.agreement(predictions))
+        agreement = np.asarray(difficulty.agreement(jnp.asarray(found.prediction)))
         dispersion = float(overdispersion(last))
         draws = int(np.clip(5_000_000 // num_examples, 100, 1000))
         null = binomial_null(
@@ -162,15 +142,17 @@ def _table(name: str, arrays: SplitArrays, members: list[_Trajectory], key: jax.
             "split": name,
             **arrays.columns(),
             "probability_correct": probability,
-            "first_epoch_correct": _mean_where(first, first >= 0),
-            "epoch_learned_for_good": _mean_where(for_good, for_good >= 0),
-            "forgetting_events": mean(x.num_events for x in forgotten),
-            "share_never_learned": mean(x.never_learned for x in forgotten),
-            "aum": mean(m.margins.mean(axis=0) for m in members),
-            "mean_loss": mean(x.mean_loss for x in trajectory),
-            "loss_variance": mean(x.loss_variance for x in trajectory),
-            "confidence": mean(x.confidence for x in trajectory),
-            "variability": mean(x.variability for x in trajectory),
+            "first_epoch_correct": _mean_where(found.first, found.first >= 0),
+            "epoch_learned_for_good": _mean_where(found.for_good, found.for_good >= 0),
+            "forgetting_events": found.events.mean(axis=0),
+            "share_never_learned": (found.first < 0).mean(axis=0),
+            "aum": found.margin.mean(axis=0).astype(np.float32),
+            "mean_loss": found.loss.mean(axis=0).astype(np.float32),
+            "loss_variance": (found.loss_squares / times).mean(axis=0).astype(np.float32),
+            "confidence": found.probability.mean(axis=0).astype(np.float32),
+            "variability": np.sqrt(found.probability_squares / times)
+            .mean(axis=0)
+            .astype(np.float32),
             "agreement": agreement,
             "overdispersion": dispersion,
             "null_low": low,
@@ -180,18 +162,16 @@ def _table(name: str, arrays: SplitArrays, members: list[_Trajectory], key: jax.
 
 
 def _compute(context: Context, step: None) -> pd.DataFrame:
-    from_dynamics = reads_dynamics(context)
-    found = [] if from_dynamics else _from_checkpoints(context)
-    tables = []
-    for name, rows in context.parts:
-        arrays = context.examples.at(rows)
-        if from_dynamics:
-            members = _from_dynamics(context, name, arrays)
-        else:
-            members = [
-                _Trajectory(m.epochs, *(values[..., rows] for values in m[1:])) for m in found
-            ]
-        tables.append(_table(name, arrays, members, tagged(context.key, "difficulty")))
+    moments = Moments.empty(len(context.members), len(context.examples.labels))
+    if reads_dynamics(context):
+        _from_dynamics(context, moments)
+    else:
+        _from_checkpoints(context, moments)
+    key = tagged(context.key, "difficulty")
+    tables = [
+        _table(name, context.examples.at(rows), moments.at(rows), key)
+        for name, rows in context.parts
+    ]
     return pd.concat(tables, ignore_index=True)
 
 

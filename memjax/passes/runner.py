@@ -12,7 +12,14 @@ from etils import epath
 from memjax.errors import InputError
 from memjax.passes.base import Context, Pass
 from memjax.runtime.distributed import appears, is_main_process, on_all, on_main
-from memjax.runtime.tables import read_metadata, read_table, write_table
+from memjax.runtime.tables import (
+    join_tables,
+    num_rows,
+    read_metadata,
+    read_table,
+    steps_of,
+    write_table,
+)
 from memjax.runtime.workdir import difference, job, read_json, write_atomically
 
 
@@ -52,7 +59,24 @@ def run_pass(
     overwrite: bool = False,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
-    """Computes the table of one pass, or what is missing of it.
+    """Writes the table of one pass, as `write_pass` does, and reads it.
+
+    Returns:
+      The table, as written to analysis/NAME.parquet; without rows on processes other than 0.
+    """
+    write_pass(context, analysis_pass, overwrite, on_step)
+    if not is_main_process():
+        return pd.DataFrame(columns=list(analysis_pass.columns))
+    return read_table(table_path(context, analysis_pass))
+
+
+def write_pass(
+    context: Context,
+    analysis_pass: Pass,
+    overwrite: bool = False,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Computes the table of one pass, or what is missing of it; the whole is never in memory.
 
     All processes of a run call it: they share out the checkpoints, each on its own devices, and
     process 0 puts the table together.
@@ -64,7 +88,7 @@ def run_pass(
       on_step: called with (checkpoints done, checkpoints in all), the other processes' estimated.
 
     Returns:
-      The table, as written to analysis/NAME.parquet; without rows on processes other than 0.
+      The rows of analysis/NAME.parquet; 0 on processes other than 0.
 
     Raises:
       InputError: for a table of another config or options, or a run that the pass is not for.
@@ -80,16 +104,16 @@ def run_pass(
         for done, key in enumerate(missing[jax.process_index() :: processes], start=1):
             part = _part_path(context, analysis_pass, key)
             if not check_table(part, wanted):
+                context.progress, context.progress_identity = part.parent, wanted
                 table = analysis_pass.compute(context, key)
+                context.progress = None
                 write_table(part, table, analysis_pass.columns, {"identity": wanted})
             on_step(min(before + done * processes, len(keys)), len(keys))
 
     if missing:
         on_all(compute)
         on_main(lambda: _assemble(context, analysis_pass, missing, wanted))
-    if not is_main_process():
-        return pd.DataFrame(columns=list(analysis_pass.columns))
-    return read_table(table_path(context, analysis_pass))
+    return num_rows(table_path(context, analysis_pass)) if is_main_process() else 0
 
 
 def _part_path(context: Context, analysis_pass: Pass, key: Any) -> epath.Path:
@@ -115,7 +139,7 @@ def _missing(
         return keys
     if not analysis_pass.per_checkpoint:
         return []
-    have = set(read_table(path)["step"])
+    have = steps_of(path)
     return [key for key in keys if key not in have]
 
 
@@ -128,10 +152,7 @@ def _assemble(
         if not appears(part):
             raise InputError(f"{part}: another process wrote it, and it is not here")
     parts_folder = _part_path(context, analysis_pass, None).parent
-    tables = [read_table(path)] if path.exists() else []
-    tables += [read_table(part) for part in sorted(parts_folder.glob("*.parquet"))]
-    table = pd.concat([each for each in tables if len(each)] or tables[:1], ignore_index=True)
-    if analysis_pass.per_checkpoint:
-        table = table.sort_values("step", kind="stable", ignore_index=True)
-    write_table(path, table, analysis_pass.columns, {"identity": wanted})
+    parts = [each for each in [path] if each.exists()] + sorted(parts_folder.glob("*.parquet"))
+    by = "step" if analysis_pass.per_checkpoint else None
+    join_tables(path, parts, analysis_pass.columns, {"identity": wanted}, by)
     parts_folder.rmtree()

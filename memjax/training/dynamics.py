@@ -186,6 +186,20 @@ def checksum(workdir: epath.Path, last_step: float) -> int:
     return total
 
 
+def read_part(path: epath.Path, columns: Iterable[str] = COLUMNS) -> pa.Table:
+    """Reads one part: one step of a run.
+
+    Raises:
+      InputError: if it is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return pq.read_table(file, columns=list(columns), page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: damaged ({words})") from error
+
+
 def read_dynamics(workdir: epath.Path, columns: Iterable[str] = COLUMNS) -> pd.DataFrame:
     """Reads the dynamics of a run.
 
@@ -202,16 +216,7 @@ def read_dynamics(workdir: epath.Path, columns: Iterable[str] = COLUMNS) -> pd.D
     parts = parts_of(workdir)
     if not parts:
         raise InputError(f"{workdir}: no dynamics (config.train.record_dynamics)")
-    tables = []
-    for path in parts.values():
-        try:
-            with path.open("rb") as file:
-                tables.append(
-                    pq.read_table(file, columns=list(columns), page_checksum_verification=True)
-                )
-        except (pa.ArrowException, OSError, ValueError) as error:
-            words = " ".join(str(error).split())[:200]
-            raise InputError(f"{path}: damaged ({words})") from error
+    tables = [read_part(path, columns) for path in parts.values()]
     frame = pa.concat_tables(tables).to_pandas()
     frame.attrs["columns"] = {name: COLUMNS[name] for name in columns}
     return frame

@@ -6,8 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from memjax.loading import load_run
 from memjax.passes import DIFFICULTY
+from memjax.passes.base import Context, Options
 from memjax.passes.difficulty import reads_dynamics
+from memjax.passes.runner import run_pass
 from tests.passes import runs
 
 
@@ -97,3 +100,24 @@ def test_recorded_dynamics_give_what_the_checkpoints_of_the_same_epochs_give():
     assert len(set(recorded.run.steps)) > len(steps)
     pd.testing.assert_frame_equal(one, other, rtol=1e-4, atol=1e-5)
     assert one["first_epoch_correct"].nunique() > 2
+
+
+def test_an_interrupted_pass_goes_on_after_the_last_checkpoint_that_it_saw(tmp_path, monkeypatch):
+    run = load_run(runs.copy_of("mlp", tmp_path / "run"))
+    expected = DIFFICULTY.compute(Context(run, Options()), None)
+    read, params_of = [], run.member_params
+
+    def failing(step):
+        if step == run.steps[3]:
+            raise KeyboardInterrupt
+        return params_of(step)
+
+    monkeypatch.setattr(run, "member_params", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run_pass(Context(run, Options(steps=tuple(run.steps))), DIFFICULTY)
+    monkeypatch.setattr(run, "member_params", lambda step: read.append(step) or params_of(step))
+    context = Context(run, Options(steps=tuple(run.steps)))
+    found = run_pass(context, DIFFICULTY)
+    assert set(run.steps[:3]) & set(read) <= {run.steps[0]}  # the trace looks at the first one
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6)
+    assert [path.name for path in (run.workdir / "analysis").iterdir()] == ["difficulty.parquet"]

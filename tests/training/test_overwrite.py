@@ -133,4 +133,4 @@ def test_a_run_of_a_memjax_that_drew_otherwise_is_refused(setup, tmp_path):
     with pytest.raises(InputError, match=r"draws\.version is None there, 2 here"):
         run(setup, tmp_path)
     with pytest.raises(InputError, match=r"draws\.version is 1 there, 2 here"):
-        load_run(tmp_path)
+        load_run(tmp_path).setup  # noqa: B018

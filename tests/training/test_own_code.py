@@ -93,7 +93,7 @@ def test_code_and_data_may_move(project, tmp_path):
     shutil.move(project, moved)
     os.rename(moved / "data.npz", moved / "renamed.npz")
     with pytest.raises(InputError, match=r"data\.npz"):
-        load_run(tmp_path / "run")
+        load_run(tmp_path / "run").setup  # noqa: B018
     places = {"dataset.path": f"{moved}/renamed.npz", "model.name": f"{moved}/nets.py:Net"}
     assert load_run(tmp_path / "run", **places).steps == [0, 3]
 
