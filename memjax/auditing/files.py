@@ -81,9 +81,10 @@ def write_issues(
     chosen = table[table["issue"] != ""].sort_values("rank")
     names = ["rank", "index", "example_id", "label_name", "suggested_name", "probability_wrong"]
     chosen = chosen[[*names, "issue", "why"]].round({"probability_wrong": 4})
+    flags = issues.to_numpy(bool)[chosen.index.to_numpy()]
     chosen["also"] = [
-        "; ".join(str(kind) for kind in issues if issues[kind].iloc[row] and kind != main)
-        for row, main in zip(chosen.index, chosen["issue"], strict=True)
+        "; ".join(kind for kind, flag in zip(issues, row, strict=True) if flag and kind != main)
+        for row, main in zip(flags, chosen["issue"], strict=True)
     ]
     unread = pd.DataFrame(
         [
