@@ -83,7 +83,9 @@ def write_issues(
     chosen = chosen[[*names, "issue", "why"]].round({"probability_wrong": 4})
     flags = issues.to_numpy(bool)[chosen.index.to_numpy()]
     chosen["also"] = [
-        "; ".join(kind for kind, flag in zip(issues, row, strict=True) if flag and kind != main)
+        "; ".join(
+            str(kind) for kind, flag in zip(issues, row, strict=True) if flag and kind != main
+        )
         for row, main in zip(flags, chosen["issue"], strict=True)
     ]
     unread = pd.DataFrame(

@@ -49,7 +49,7 @@ def render(
     """
     has_issue = table["issue"].to_numpy() != ""
     order = np.argsort(np.where(has_issue, 0, len(table)) + table["rank"].to_numpy())[:MOST_SHOWN]
-    names, flags = list(issues), issues.to_numpy(bool)[order]
+    names, flags = [str(name) for name in issues], issues.to_numpy(bool)[order]
     kinds = [[name for name, flag in zip(names, row, strict=True) if flag] for row in flags]
     rows = [
         _row(table.iloc[place], own, images[place]) for place, own in zip(order, kinds, strict=True)
