@@ -64,29 +64,39 @@ def write_audit(path: epath.PathLike, table: pd.DataFrame) -> None:
 
 
 def write_issues(
-    path: epath.PathLike, table: pd.DataFrame, broken: Sequence[tuple[str, str]] = ()
+    path: epath.PathLike,
+    table: pd.DataFrame,
+    issues: pd.DataFrame,
+    broken: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Writes issues.csv: every example that has an issue, the most suspect first.
 
     Args:
       path: of the file.
       table: audit.parquet's columns, a row per training example.
+      issues: bool, a column per kind, rows as in `table`; `also`: all but the main one.
       broken: (example id, reason) of files that could not be read; they stand last, with
         index -1, since no network has seen them.
     """
     chosen = table[table["issue"] != ""].sort_values("rank")
     names = ["rank", "index", "example_id", "label_name", "suggested_name", "probability_wrong"]
     chosen = chosen[[*names, "issue", "why"]].round({"probability_wrong": 4})
+    flags = issues.to_numpy(bool)[chosen.index.to_numpy()]
+    chosen["also"] = [
+        "; ".join(
+            str(kind) for kind, flag in zip(issues, row, strict=True) if flag and kind != main
+        )
+        for row, main in zip(flags, chosen["issue"], strict=True)
+    ]
     unread = pd.DataFrame(
         [
-            {"rank": rank, "index": -1, "example_id": name, "issue": BROKEN, "why": reason}
+            (rank, -1, name, "", "", np.nan, BROKEN, reason, "")
             for rank, (name, reason) in enumerate(broken, start=len(table) + 1)
         ],
         columns=chosen.columns,
     )
     if len(unread):
-        words = ["label_name", "suggested_name"]
-        chosen = pd.concat([chosen, unread.fillna(dict.fromkeys(words, ""))], ignore_index=True)
+        chosen = pd.concat([chosen, unread], ignore_index=True)
     _write_csv(path, chosen)
 
 

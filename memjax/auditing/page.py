@@ -47,10 +47,13 @@ def render(
       class_names: by class.
       identity: under which the browser keeps decisions.
     """
-    kinds = [[name for name in issues if issues[name].iloc[row]] for row in range(len(issues))]
     has_issue = table["issue"].to_numpy() != ""
     order = np.argsort(np.where(has_issue, 0, len(table)) + table["rank"].to_numpy())[:MOST_SHOWN]
-    rows = [_row(table.iloc[place], kinds[place], images[place]) for place in order]
+    names, flags = [str(name) for name in issues], issues.to_numpy(bool)[order]
+    kinds = [[name for name, flag in zip(names, row, strict=True) if flag] for row in flags]
+    rows = [
+        _row(table.iloc[place], own, images[place]) for place, own in zip(order, kinds, strict=True)
+    ]
     data = {
         "identity": identity,
         "total": len(table),

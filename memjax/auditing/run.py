@@ -140,7 +140,7 @@ def _write(
     )  # fmt: skip
     summary = _summary(dataset, judged, issues)
     files.write_audit(folder / "audit.parquet", table)
-    files.write_issues(folder / "issues.csv", table, dataset.broken)
+    files.write_issues(folder / "issues.csv", table, issues, dataset.broken)
     files.export_cleanlab(folder / "exports" / "cleanlab.csv", table)
     files.export_aum(folder / "exports" / "aum.csv", table)
     files.export_json(folder / "exports" / "ids.json", table, dataset.class_names)

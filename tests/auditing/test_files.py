@@ -127,7 +127,7 @@ def test_a_blank_image_and_a_rare_class_are_named():
 def test_broken_files_stand_last_in_the_list_and_odd_sizes_are_an_issue(tmp_path):
     for name, size in (("a", (8, 8)), ("b", (8, 8)), ("c", (24, 8)), ("d", (9, 8))):
         picture = PIL.Image.new("L", size, 255 if name == "a" else 128)
-        (tmp_path / name[0] / "x").parent.mkdir()
+        (tmp_path / name).mkdir()
         picture.save(tmp_path / name / f"{name}.png")
     (tmp_path / "a" / "bad.png").write_text("not a picture")
     (tmp_path / "=bad.png").write_text("")
@@ -135,13 +135,17 @@ def test_broken_files_stand_last_in_the_list_and_odd_sizes_are_an_issue(tmp_path
     dataset = load_dataset(dataclasses.replace(config.dataset, num_validation=0))
     assert dataset.broken == (("a/bad.png", "no image"),)
     assert dataset.odd_sized == ("c/c.png",)
-    table, _, _ = _table()
-    files.write_issues(tmp_path / "issues.csv", table, (*dataset.broken, ("=bad.png", "no image")))
+    table, issues, _ = _table()
+    issues.loc[issues.index[0], "odd size"] = True
+    broken = (*dataset.broken, ("=bad.png", "no image"))
+    files.write_issues(tmp_path / "issues.csv", table, issues, broken)
     written = pd.read_csv(tmp_path / "issues.csv")
     assert list(written["issue"].tail(2)) == ["broken file"] * 2
     assert list(written["example_id"].tail(2)) == ["a/bad.png", "'=bad.png"]
     assert list(written["index"].tail(2)) == [-1, -1]
     assert list(written["rank"].tail(2)) == [41, 42]
+    first = written[written["index"] == 0].iloc[0]
+    assert (first["issue"], first["also"]) == ("wrong label", "odd size")
     evidence, labels, _, images = _example()
     odd, duplicates = np.arange(40) == 7, find_duplicates(images)
     found = find_issues(evidence, labels, np.zeros(40), images, duplicates, labels[:0], odd)
@@ -149,8 +153,8 @@ def test_broken_files_stand_last_in_the_list_and_odd_sizes_are_an_issue(tmp_path
 
 
 def test_no_cell_is_a_formula(tmp_path):
-    table, _, _ = _table()
-    files.write_issues(tmp_path / "issues.csv", table)
+    table, issues, _ = _table()
+    files.write_issues(tmp_path / "issues.csv", table, issues)
     files.export_cleanlab(tmp_path / "cleanlab.csv", table)
     files.export_aum(tmp_path / "aum.csv", table)
     for path in tmp_path.glob("*.csv"):

@@ -1,0 +1,37 @@
+"""The audit notebook runs to its last cell, and the cleaned copy has fewer wrong labels."""
+
+import pathlib
+import re
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = pathlib.Path(__file__).parent.parent
+NOTEBOOK = ROOT / "notebooks" / "audit.ipynb"
+
+
+def test_every_cell_runs_and_the_cleaned_copy_has_fewer_wrong_labels(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMJAX_NOTEBOOK_WORKDIR", str(tmp_path / "run"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    resources = {"metadata": {"path": str(ROOT)}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    printed = "".join(o["text"] for o in outputs if o.output_type == "stream")
+    assert "estimated: 603 examples, 12 networks" in printed
+    for issue in ("wrong label", "broken file", "blank", "odd size", "duplicate"):
+        assert re.search(rf"^{issue} +\d+$", printed, re.MULTILINE), issue
+    shares = re.search(r"wrong labels: (.*)% before, (.*)% after", printed)
+    assert float(shares[2]) < 0.5 * float(shares[1])
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 1
+
+
+def test_it_is_committed_without_outputs_and_opens_in_colab():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert "colab.research.google.com" in notebook.cells[0].source
+    assert NOTEBOOK.name in notebook.cells[0].source
