@@ -109,6 +109,8 @@ def _read(checkpoints: Checkpoints, folder: epath.Path, step: int, setup: Setup)
     _read_ones.pop(key, None)
     state, metadata = checkpoints.restore(step, abstract_saved(setup))
     checksums = np.asarray(finite_and_checksums(state)[1]).tolist()
+    for leaf in jax.tree.leaves(state.state.params):
+        leaf.setflags(write=False)  # all who ask are given the same arrays
     _read_ones[key] = _Read(state.state.params, checksums, metadata)
     sizes = {
         k: sum(x.nbytes for x in jax.tree.leaves(each.params)) for k, each in _read_ones.items()
