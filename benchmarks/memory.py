@@ -109,13 +109,7 @@ def train(workdir: str, flags: argparse.Namespace) -> None:
         "checkpoint.powers_of_two": False, "train.record_dynamics": "off",
     }  # fmt: skip
     given = [f"--config.{name}={value}" for name, value in settings.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "memjax.main",
-        "--config=configs/mnist_real.py",
-        f"--workdir={workdir}",
-    ]
+    command = [sys.executable, "-m", "memjax.main", "--config=configs/mnist_real.py"]
     given.append(f"--workdir={workdir}")
     subprocess.run([*command, *given], check=True, stdout=subprocess.DEVNULL)
 
