@@ -39,7 +39,8 @@ class Score(NamedTuple):
 _RECORDED, _LAST = "nothing: recorded while training", "one pass over the last checkpoint"
 SCORES = {
     "cumulative_loss": Score(
-        DYNAMICS, "loss", 1, "loss summed over all evaluations (CSL, Ravikumar et al. 2024)", _RECORDED
+        DYNAMICS, "loss", 1, "loss summed over all evaluations (CSL, Ravikumar et al. 2024)",
+        _RECORDED,
     ),
     "final_loss": Score("gradients", "loss", 1, "loss at the end", _LAST),
     "gradient_norm": Score("gradients", "gradient_norm", 1, "GraNd (Paul et al. 2021)", _LAST),
@@ -53,10 +54,12 @@ SCORES = {
         "difficulty", "epoch_learned_for_good", 1, "epoch from which it stays right", _RECORDED
     ),
     "confidence": Score(
-        "difficulty", "confidence", -1, "mean probability of the label (Swayamdipta et al. 2020)", _RECORDED
+        "difficulty", "confidence", -1, "mean probability of the label (Swayamdipta et al. 2020)",
+        _RECORDED,
     ),
     "variability": Score(
-        "difficulty", "variability", 1, "its standard deviation (Swayamdipta et al. 2020)", _RECORDED
+        "difficulty", "variability", 1, "its standard deviation (Swayamdipta et al. 2020)",
+        _RECORDED,
     ),
     "sensitivity": Score(
         "sensitivity", "sensitivity", 1, "loss-sensitivity through all updates (Arpit et al. 2017)",
@@ -66,7 +69,8 @@ SCORES = {
         "critical", "found_radius", -1, "distance to another class, as found", "searches at the end"
     ),
     "consistency": Score(
-        "memorization", "probability_out", -1, "P(correct when left out) (C-score, Jiang et al. 2021)",
+        "memorization", "probability_out", -1,
+        "P(correct when left out) (C-score, Jiang et al. 2021)",
         "networks on random subsets",
     ),
     "memorization": Score(
@@ -178,7 +182,7 @@ def read_scores(path: os.PathLike | str) -> pd.DataFrame:
 
 def score_names(table: pd.DataFrame) -> list[str]:
     """Returns the columns of a table that are scores."""
-    return [name for name in table if name not in EXAMPLE_COLUMNS and name != STANDARD_ERROR]
+    return [str(n) for n in table if n not in EXAMPLE_COLUMNS and n != STANDARD_ERROR]
 
 
 def oriented(table: pd.DataFrame) -> pd.DataFrame:
