@@ -32,6 +32,10 @@ def agreement(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     for first, second in itertools.combinations(scores.columns, 2):
         both = scores[[first, second]].dropna().to_numpy(np.float64)
         row = {"first": first, "second": second, "num_examples": len(both)}
+        rows.append(row)
+        if len(both) < 2:
+            row |= {f"{name}{end}": np.nan for name in _MEASURES for end in ("", "_low", "_high")}
+            continue
         draws = np.random.default_rng(seed).integers(0, len(both), (NUM_DRAWS, len(both)))
         ranks = scipy.stats.rankdata(both, axis=0)
         for name in _MEASURES:
@@ -43,7 +47,6 @@ def agreement(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             # Of a score that is the same everywhere all are nan, and so is the interval.
             edges = np.quantile(np.concatenate(found), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             row[f"{name}_low"], row[f"{name}_high"] = edges
-        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -1,7 +1,8 @@
 """Every score of single training examples that a run has, in one table.
 
 A score is oriented: larger is harder, or more memorized. What a table has by step is taken at the
-last one (the loss-sensitivity: averaged over all), what it has by member is averaged.
+last one (the loss-sensitivity: averaged over all), what it has by member is averaged over those
+that were trained on the example.
 """
 
 import os
@@ -135,12 +136,22 @@ def _columns(run: Run) -> Iterator[tuple[str, pd.Series]]:
             rows = rows[rows["split"] == "train"]
         if "step" in rows and name != "sensitivity":
             rows = rows[rows["step"] == rows["step"].max()]
+        if "member" in rows and run.config.ensemble.subset_fraction < 1:
+            rows = rows[_was_trained_on(run, rows)]
         if score.column not in rows or rows.empty:
             continue
         values = rows[score.column].replace([np.inf, -np.inf], np.nan)
         yield name, values.groupby(rows["index"]).mean()
         if name == "memorization":
             yield STANDARD_ERROR, rows.groupby("index")["standard_error"].mean()
+
+
+def _was_trained_on(run: Run, rows: pd.DataFrame) -> np.ndarray:
+    """Whether each row's member had its example: what it says of the others is of held-out ones."""
+    index = run.setup.examples.index
+    order = np.argsort(index)
+    places = order[np.searchsorted(index, rows["index"].to_numpy(), sorter=order)]
+    return run.is_member[rows["member"].to_numpy(), places]
 
 
 def read_scores(path: os.PathLike | str) -> pd.DataFrame:
@@ -157,12 +168,20 @@ def read_scores(path: os.PathLike | str) -> pd.DataFrame:
       InputError: the file is not like that. No pickle is loaded.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("one array; must be a .npz file of several, with names")
+        with file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"--import={path}: {' '.join(str(error).split())}") from None
     index = arrays.pop("index", None)
-    if index is None or index.ndim != 1 or index.dtype.kind not in "iu" or not arrays:
+    if (
+        index is None
+        or index.ndim != 1
+        or index.dtype.kind not in "iu"
+        or not (arrays and len(index))
+    ):
         raise InputError(
             f"--import={path}: must have 'index', whole numbers [n], and one or more scores [n]; "
             f"has: {', '.join(arrays) or 'nothing else'}"
@@ -175,7 +194,11 @@ def read_scores(path: os.PathLike | str) -> pd.DataFrame:
                 f"--import={path}: {name!r} is {values.dtype} {list(values.shape)}; must be "
                 f"numbers [{len(index)}]"
             )
-        if name in SCORES or name in EXAMPLE_COLUMNS:
+        if np.isinf(values).any():
+            raise InputError(
+                f"--import={path}: {name!r} has infinite numbers; allowed: nan for none"
+            )
+        if name in (*SCORES, *EXAMPLE_COLUMNS, STANDARD_ERROR):
             raise InputError(f"--import={path}: {name!r} is a name of memjax; choose another")
     return pd.DataFrame(arrays, index=index)
 

@@ -98,12 +98,27 @@ def test_every_score_has_a_pass_and_easy_ones_are_turned_around():
         ({"index": np.arange(3), "mine": np.ones(4)}, r"'mine' is float64 \[4\]"),
         ({"index": np.arange(3), "mine": np.array([None] * 3)}, "allow_pickle"),
         ({"index": np.arange(3), "el2n": np.ones(3)}, "a name of memjax"),
+        ({"index": np.arange(2), "mine": np.array([1.0, np.inf])}, "infinite"),
+        ({"index": np.arange(0), "mine": np.ones(0)}, "must have 'index'"),
     ],
 )
 def test_an_import_that_is_not_right_is_one_line(tmp_path, arrays, words):
     np.savez(tmp_path / "scores.npz", **arrays)
     with pytest.raises(InputError, match=words):
         read_scores(tmp_path / "scores.npz")
+
+
+def test_one_bare_array_is_no_import(tmp_path):
+    np.save(tmp_path / "scores.npy", np.ones(3))
+    with pytest.raises(InputError, match="one array"):
+        read_scores(tmp_path / "scores.npy")
+
+
+def test_scores_of_different_examples_do_not_agree():
+    scores = pd.DataFrame({"a": [1.0, np.nan, 2.0], "b": [np.nan, 1.0, np.nan]})
+    [row] = agreement(scores).to_dict("records")
+    assert row["num_examples"] == 0
+    assert np.isnan(row["spearman"])
 
 
 def test_the_command_joins_what_the_run_has_with_what_is_imported(tmp_path):
