@@ -57,9 +57,12 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     found = runs.analysis("sensitivity", sensitivity_options(runs))
     by_step = found.groupby(["kind", "labels", "seed", "step"], sort=False)["gini"]
     table = by_step.agg(gini="first", num_examples="size").reset_index()
-    parts = found.groupby(["kind", "labels", "seed"], sort=False)[["step", "index", "sensitivity"]]
-    means = pd.DataFrame({"gini_of_mean": parts.apply(gini_of_running_mean)}).reset_index()
-    table = table.merge(means, on=["kind", "labels", "seed", "step"], validate="one_to_one")
+    run = ["kind", "labels", "seed"]
+    means = pd.concat(
+        {key: gini_of_running_mean(rows) for key, rows in found.groupby(run, sort=False)}, names=run
+    )
+    means = means.rename("gini_of_mean").reset_index()
+    table = table.merge(means, on=[*run, "step"], validate="one_to_one")
     return fit.with_fit(table, runs.fit).rename(columns={"kind": "data"})[list(COLUMNS)]
 
 

@@ -100,7 +100,8 @@ def test_all_checkpoints_are_others_once_the_run_went_on(run):
 
 @pytest.mark.parametrize("name", list(PASSES))
 def test_every_column_says_what_it_means(tmp_path, name):
-    kind = "mlp" if name in ("memorization", "influence") else "one"
+    of_subsets = ("memorization", "influence", "membership", "vulnerability")
+    kind = "mlp" if name in of_subsets else "one"
     run = load_run(runs.copy_of(kind, tmp_path / "run"))
     options = Options(steps=(9,), num_examples=4, num_probes=1, num_class_probes=1, ntk_examples=2)
     context = Context(run, options)
