@@ -110,9 +110,10 @@ def collect_scores(run: Run) -> pd.DataFrame:
     rows = examples[examples["split"] == "train"][list(EXAMPLE_COLUMNS)]
     table = rows.sort_values("index", ignore_index=True)
     found = dict(_columns(run))
-    if len(found) < 2:
+    names = [name for name in found if name != STANDARD_ERROR]
+    if len(names) < 2:
         raise InputError(
-            f"{run.workdir}: {len(found)} scores ({', '.join(found) or 'none'}), at least 2 are "
+            f"{run.workdir}: {len(names)} scores ({', '.join(names) or 'none'}), at least 2 are "
             "needed; first python -m memjax.analyze --passes=gradients,difficulty"
         )
     for name, values in found.items():
@@ -126,7 +127,8 @@ def _columns(run: Run) -> Iterator[tuple[str, pd.Series]]:
         rows = run.dynamics
         rows = rows[rows["split"] == "train"]
         by_member = rows.groupby(["member", "index"])["loss"].sum()
-        yield "cumulative_loss", by_member.groupby("index").mean()
+        means = by_member.groupby("index").mean()
+        yield "cumulative_loss", means.replace([np.inf, -np.inf], np.nan)
     there = set(run.tables)
     for name, score in SCORES.items():
         if score.source not in there:
