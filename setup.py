@@ -40,7 +40,7 @@ setup(
         "memjax.configs.sweeps",
     ],
     # The configs lie at the top for people to read, and travel inside the wheel.
-    package_data={"memjax.auditing": ["page.html"]},
+    package_data={"memjax": ["py.typed"], "memjax.auditing": ["page.html"]},
     package_dir={"memjax.configs": "configs", "memjax.configs.sweeps": "configs/sweeps"},
     install_requires=[
         "jax>=0.10",
