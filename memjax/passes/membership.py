@@ -25,8 +25,8 @@ from memjax.analysis.membership import (
 )
 from memjax.analysis.memorization import memorization_scores
 from memjax.analysis.statistics import mean_difference_interval
-from memjax.errors import InputError
 from memjax.passes.base import CHECKPOINT_COLUMNS, EXAMPLE_COLUMNS, Context, Pass
+from memjax.passes.memorization import check_subsets
 
 _CURVE = np.append(0, np.geomspace(1e-4, 1, 41))
 
@@ -84,11 +84,7 @@ def _attacks() -> dict[str, Callable[..., jax.Array]]:
 
 
 def _check(context: Context) -> None:
-    if context.run.config.ensemble.subset_fraction >= 1 or len(context.members) < 4:
-        raise InputError(
-            "passes membership and vulnerability need at least 4 members trained on random "
-            "subsets: config.ensemble.size=20, config.ensemble.subset_fraction=0.5"
-        )
+    check_subsets(context, "membership and vulnerability", 20, 0.5)
 
 
 def _no_answers(context: Context) -> dict[int, Any]:

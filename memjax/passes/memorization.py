@@ -43,12 +43,24 @@ def _correct(context: Context, step: int, arrays: SplitArrays) -> np.ndarray:
     return np.stack(found)
 
 
-def _check(context: Context) -> None:
+def check_subsets(context: Context, passes: str, size: int, fraction: float) -> None:
+    """Raises InputError unless examples are in some members' training and out of others'.
+
+    Args:
+      context: of the run.
+      passes: that need it, and in the next two what does for them.
+      size: of the ensemble.
+      fraction: of the examples, for each member.
+    """
     if context.run.config.ensemble.subset_fraction >= 1 or len(context.members) < 4:
         raise InputError(
-            "passes memorization and influence need at least 4 members trained on random "
-            "subsets: config.ensemble.size=100, config.ensemble.subset_fraction=0.7"
+            f"passes {passes} need at least 4 members trained on random subsets: "
+            f"config.ensemble.size={size}, config.ensemble.subset_fraction={fraction}"
         )
+
+
+def _check(context: Context) -> None:
+    check_subsets(context, "memorization and influence", 100, 0.7)
 
 
 def _check_influence(context: Context) -> None:
