@@ -77,7 +77,7 @@ def test_other_code_is_refused_by_name_and_the_old_one_goes_on(project, tmp_path
     (project / name).write_text(before.replace("nn.relu", "nn.tanh") + "\n# changed\n")
     for refused in (
         lambda: run(setup_of(project), tmp_path / "run"),
-        lambda: load_run(tmp_path / "run"),
+        lambda: load_run(tmp_path / "run").setup,
     ):
         with pytest.raises(InputError) as error:
             refused()
