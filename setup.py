@@ -54,7 +54,7 @@ setup(
         "absl-py>=2.1",
         "etils[epath]>=1.9",
         "numpy>=2.0",
-        "scipy>=1.13",
+        "scipy>=1.14",
         "pandas>=2.2",
         "pyarrow>=17",
         "matplotlib>=3.9",

@@ -4,7 +4,7 @@ from typing import Any
 
 from memjax.version import __version__
 
-__all__ = ["__version__", "audit_labels", "load_run"]
+__all__ = ["__version__", "audit_labels", "citation", "load_run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from memjax.auditing.arrays import audit_labels
 
         return audit_labels
+    if name == "citation":
+        from memjax.references import citation
+
+        return citation
     raise AttributeError(f"module 'memjax' has no attribute {name!r}")

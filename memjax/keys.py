@@ -20,7 +20,7 @@ USES = (
     *("input regularizers", "dropout", "noise", "other randomness"),  # training.step
     *("augmentation", "augmented images", "mixup"),  # training.step
     *("adversarial search", "adversarial pass"),  # training.step
-    *("input dropout", "input noise"),  # training.regularizers
+    *("input dropout", "input noise"),  # models.regularizers
     *("corrupted examples", "gaussian inputs", "labels", "pixels"),  # data.corruption
     "analysis",  # passes.base
     *("critical", "difficulty", "eigenvalue", "trace"),  # passes

@@ -9,7 +9,7 @@ from memjax.errors import InputError
 from memjax.models.convolution import METHODS, Conv, max_pool
 from memjax.models.mlp import kernel_initializer
 from memjax.models.normalization import PooledBatchNorm, batch_norm
-from memjax.training.regularizers import Regularizers, apply_hidden_regularizers
+from memjax.models.regularizers import Regularizers, apply_hidden_regularizers
 
 
 class AlexNet(nn.Module):

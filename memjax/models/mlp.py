@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from memjax.errors import InputError
-from memjax.training.regularizers import Regularizers, apply_hidden_regularizers
+from memjax.models.regularizers import Regularizers, apply_hidden_regularizers
 
 ACTIVATIONS = ("relu", "tanh", "gelu", "silu", "elu", "softplus", "sigmoid")
 INITIALIZATIONS = ("lecun_normal", "he_normal", "glorot_uniform")

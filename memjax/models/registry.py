@@ -13,9 +13,9 @@ from memjax.models.alexnet import AlexNet
 from memjax.models.fields import check_fields, fields_of
 from memjax.models.mlp import MLP
 from memjax.models.own import load_maker, one_line, own_model
+from memjax.models.regularizers import Regularizers
 from memjax.models.resnet import ResNet, WideResNet
 from memjax.models.vit import ViT
-from memjax.training.regularizers import Regularizers
 
 MODELS: dict[str, type[nn.Module]] = {
     "mlp": MLP,

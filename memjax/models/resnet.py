@@ -14,7 +14,7 @@ from memjax.errors import InputError
 from memjax.models.convolution import METHODS, Conv
 from memjax.models.mlp import kernel_initializer
 from memjax.models.normalization import NORMS, normalize
-from memjax.training.regularizers import Regularizers, apply_hidden_regularizers
+from memjax.models.regularizers import Regularizers, apply_hidden_regularizers
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 WIDTHS = (64, 128, 256, 512)

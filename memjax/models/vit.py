@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from memjax.errors import InputError
 from memjax.models.convolution import Conv
-from memjax.training.regularizers import Regularizers, apply_hidden_regularizers
+from memjax.models.regularizers import Regularizers, apply_hidden_regularizers
 
 
 class Size(NamedTuple):

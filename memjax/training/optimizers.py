@@ -6,7 +6,7 @@ import jax
 import optax
 
 import memjax.config as config_lib
-from memjax.training.regularizers import is_off
+from memjax.models.regularizers import is_off
 
 WITH_BETAS = ("adam", "adamw", "lion")
 WITH_EPS = ("adam", "adamw", "rmsprop", "adagrad")

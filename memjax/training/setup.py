@@ -22,6 +22,7 @@ from memjax.located import located
 from memjax.models.adapters import adapted
 from memjax.models.checks import check_model
 from memjax.models.registry import build_model, is_own
+from memjax.models.regularizers import Regularizers
 from memjax.runtime.mesh import (
     data_devices,
     make_mesh,
@@ -31,7 +32,6 @@ from memjax.runtime.mesh import (
 )
 from memjax.training.optimizers import make_optimizer
 from memjax.training.outcomes import Outcomes, no_outcomes
-from memjax.training.regularizers import Regularizers
 from memjax.training.state import TrainState, balanced_subsets, init_state, member_subset
 from memjax.training.step import Adversarial, Network
 

@@ -15,8 +15,8 @@ from memjax.data.augmentation import augment, mixup
 from memjax.keys import tagged
 from memjax.models.adapters import Model, adapted
 from memjax.models.convolution import METHODS
+from memjax.models.regularizers import Regularizers, apply_input_regularizers, is_off
 from memjax.runtime.flops import count_flops
-from memjax.training.regularizers import Regularizers, apply_input_regularizers, is_off
 from memjax.training.state import TrainState, init_state
 
 

@@ -11,7 +11,7 @@ from memjax.models.alexnet import AlexNet
 from memjax.models.convolution import max_pool
 from memjax.models.normalization import BATCH_NORM_MOMENTUM, PooledBatchNorm
 from memjax.models.registry import num_params
-from memjax.training.regularizers import Regularizers
+from memjax.models.regularizers import Regularizers
 
 SMALL = functools.partial(AlexNet, num_classes=3, width_factor=0.03, crop=0, pool=2)
 IMAGES = jax.random.normal(jax.random.key(1), (6, 8, 8, 2))

@@ -8,7 +8,7 @@ import pytest
 from memjax.errors import InputError
 from memjax.models.mlp import ACTIVATIONS, MLP
 from memjax.models.registry import num_params
-from memjax.training.regularizers import Regularizers
+from memjax.models.regularizers import Regularizers
 
 IMAGES = jax.random.normal(jax.random.key(1), (5, 4, 4, 1))
 

@@ -8,11 +8,11 @@ from memjax.models.adapters import adapted
 from memjax.models.alexnet import AlexNet
 from memjax.models.mlp import MLP
 from memjax.models.registry import build_model, num_params
-from memjax.training.regularizers import Regularizers
+from memjax.models.regularizers import Regularizers
 
 OWN = """
 from flax import linen as nn
-from memjax.training.regularizers import Regularizers
+from memjax.models.regularizers import Regularizers
 
 class Plain(nn.Module):
     num_classes: int

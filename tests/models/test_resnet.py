@@ -10,9 +10,9 @@ import pytest
 from memjax.errors import InputError
 from memjax.models.normalization import BATCH_NORM_MOMENTUM
 from memjax.models.registry import build_model, num_params
+from memjax.models.regularizers import Regularizers
 from memjax.models.resnet import ResNet, WideResNet
 from memjax.runtime.flops import count_flops
-from memjax.training.regularizers import Regularizers
 
 TINY = functools.partial(ResNet, num_classes=3, depth=10, width_factor=1 / 32)
 WIDE = functools.partial(WideResNet, num_classes=3, depth=10, width_factor=0.25)

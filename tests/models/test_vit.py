@@ -10,8 +10,8 @@ import pytest
 
 from memjax.errors import InputError
 from memjax.models.registry import build_model, num_params
+from memjax.models.regularizers import Regularizers
 from memjax.models.vit import ViT
-from memjax.training.regularizers import Regularizers
 
 TINY = functools.partial(ViT, num_classes=3, patch_size=4, width=8, depth=2, num_heads=2)
 IMAGES = jax.random.normal(jax.random.key(1), (3, 8, 12, 2))

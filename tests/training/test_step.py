@@ -9,7 +9,7 @@ import pytest
 from memjax.data.augmentation import augment
 from memjax.keys import tagged
 from memjax.models.registry import build_model
-from memjax.training.regularizers import Regularizers
+from memjax.models.regularizers import Regularizers
 from memjax.training.setup import init_states
 from memjax.training.state import init_state
 from memjax.training.step import (

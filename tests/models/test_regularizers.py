@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from memjax.training.regularizers import (
+from memjax.models.regularizers import (
     Regularizers,
     apply_hidden_regularizers,
     apply_input_regularizers,
