@@ -244,8 +244,9 @@ def _tell(error: Exception, code: int) -> int:
 def required(name: str, example: str) -> Any:
     """Returns a flag's value, or fails with an example of it."""
     value = flags.FLAGS[name].value
-    if value is None:
-        fail(InputError(f"--{name} is missing; for example --{name}={example}"))
+    if value is None or value == "":  # an unset variable of a script, which is not the folder here
+        what = "missing" if value is None else "empty"
+        fail(InputError(f"--{name} is {what}; for example --{name}={example}"))
     return value
 
 

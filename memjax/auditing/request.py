@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from memjax.auditing.stages import EFFORTS, Effort, training_config
+from memjax.auditing.stages import EFFORTS, Effort, save_arrays, training_config
 from memjax.config import Config, resolve
 from memjax.data.dataset import Dataset, Split
 from memjax.data.sources import load_dataset
 from memjax.errors import InputError
 from memjax.runtime.progress import duration
+from memjax.runtime.workdir import write_atomically
 from memjax.sweeps.cost import estimate, seconds_per_step
 from memjax.sweeps.grouping import Group
 
@@ -78,7 +79,8 @@ def prepare_request(
 
     Args:
       request: what is asked for.
-      folder: of the audit; embeddings are put there as a data set. None: nothing is written.
+      folder: of the audit, where `write_embeddings` puts embeddings as a data set. Nothing is
+        written here.
 
     Raises:
       InputError: if the data cannot be audited.
@@ -94,11 +96,8 @@ def prepare_request(
         if folder is None:
             raise InputError("--embeddings: does not go with --dry_run, which writes nothing")
         features = read_array(request.embeddings, "embeddings", len(dataset.train))
-        path = folder / "embeddings.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez(file, images=features.astype(np.float32), labels=dataset.train.labels)
-        section = {"source": "npz", "path": str(path), "num_validation": 0}
+        path = str(folder / "embeddings.npz")
+        section = {"source": "npz", "path": path, "num_validation": 0}
     effort = EFFORTS[request.effort]
     shape = features.shape[1:] if request.embeddings else dataset.train.images.shape[1:]
     chosen = training_config(section | own, shape, effort)
@@ -106,6 +105,19 @@ def prepare_request(
     for name, value in request.overrides.items():
         _set(chosen, name, value)
     return resolve(chosen), dataset, validation
+
+
+def write_embeddings(request: Request, folder: epath.Path, dataset: Dataset) -> None:
+    """Writes --embeddings with the labels as the data set that the audit trains on.
+
+    Args:
+      request: with embeddings, as `prepare_request` found them sound.
+      folder: of the audit.
+      dataset: whose labels they go with.
+    """
+    features = read_array(request.embeddings, "embeddings", len(dataset.train))
+    arrays = {"images": features.astype(np.float32), "labels": dataset.train.labels}
+    write_atomically(folder / "embeddings.npz", lambda name: save_arrays(name, arrays))
 
 
 def describe_cost(request: Request) -> str:
@@ -191,7 +203,7 @@ def read_array(path: str, flag: str, num_rows: int) -> np.ndarray:
     """
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise InputError(f"--{flag}={path}: not readable as a .npy file ({error})") from None
     if not isinstance(array, np.ndarray) or array.ndim != 2 or len(array) != num_rows:
         shape = list(getattr(array, "shape", []))

@@ -22,11 +22,13 @@ from memjax.auditing.request import (
     prepare_request,
     read_probabilities,
     training_cost,
+    write_embeddings,
 )
 from memjax.auditing.scores import features, suggest
 from memjax.auditing.stages import EFFORTS, evidence_of, plant_flips, planted_config
 from memjax.config import Config
 from memjax.data.dataset import Dataset, Split
+from memjax.errors import InputError
 from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import (
     check_same_run,
@@ -72,6 +74,10 @@ def audit(request: Request, workdir: epath.PathLike, say: Say = print) -> Audit:
     """
     folder = epath.Path(workdir)
     config, dataset, validation = prepare_request(request, folder)
+    given = None
+    if request.pred_probs:
+        rows, classes = len(dataset.train.labels), dataset.num_classes
+        given = read_probabilities(request.pred_probs, rows, classes)
     document = {
         "science": config.science() | _identity_of(request),
         "request": dataclasses.asdict(request),
@@ -82,9 +88,11 @@ def audit(request: Request, workdir: epath.PathLike, say: Say = print) -> Audit:
             write_json(folder / "config.json", document)
         for note in dataset.notes:
             say(note)
-        if request.pred_probs:
-            judged = _judge_given(request, config, dataset)
+        if given is not None:
+            judged = _judge_given(given, config, dataset)
         else:
+            if request.embeddings:
+                write_embeddings(request, folder, dataset)
             judged = _judge_trained(request, config, dataset, folder, say)
         return _write(folder, config, dataset, validation, judged)
 
@@ -106,10 +114,9 @@ def _judge_trained(
     return _Judged(evidence, scores, planted.transition, calibration)
 
 
-def _judge_given(request: Request, config: Config, dataset: Dataset) -> _Judged:
+def _judge_given(found: np.ndarray, config: Config, dataset: Dataset) -> _Judged:
     """Judges by the user's own out-of-sample probabilities; nothing is trained."""
     labels = dataset.train.labels
-    found = read_probabilities(request.pred_probs, len(labels), dataset.num_classes)
     evidence = Evidence(np.zeros(1), found[None], found[None])
     flips = transition(count_confusions(found.argmax(axis=1), labels, dataset.num_classes))
     planted = flip_all(np.random.default_rng(config.seed), labels, flips)
@@ -215,6 +222,8 @@ def apply_decisions(workdir: epath.PathLike, path: epath.PathLike) -> str:
       InputError: if the audit is not finished, or the decisions do not fit it.
     """
     folder = epath.Path(workdir)
+    if not (folder / "audit.parquet").exists():
+        raise InputError(f"--workdir={workdir}: no finished audit; run it without --apply first")
     table = read_table(folder / "audit.parquet")
     request = Request(**read_json(folder / "config.json")["request"])
     _, dataset, _ = prepare_request(request, folder)

@@ -227,6 +227,8 @@ def _source(value: Any, root: pathlib.Path | None, what: str) -> pathlib.Path | 
         return bytes(value)
     if not isinstance(value, str) or not value:
         return "missing"
+    if "\0" in value:
+        return "no name of a file"
     path = pathlib.Path(value)
     if root is None:
         return path

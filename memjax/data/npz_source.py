@@ -156,6 +156,8 @@ def _read(path: pathlib.Path, where: str) -> dict[str, np.ndarray]:
             return {key: stored[key] for key in stored.files}
     except OSError as error:
         raise InputError(f"{where}: {error.strerror or error}") from error
+    except MemoryError as error:  # or a header that says what is not there
+        raise InputError(f"{where}: does not fit into memory ({error})") from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise

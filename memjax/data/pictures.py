@@ -116,6 +116,8 @@ def _state(source: pathlib.Path | bytes | str) -> str:
         status = source.stat()
     except OSError as error:
         return str(error.errno)
+    except ValueError:  # a name that can be none, with a zero byte in it
+        return "no name of a file"
     return f"{source.resolve()!s} {status.st_size} {status.st_mtime_ns}"
 
 
