@@ -70,6 +70,17 @@ setup(
         "prepare": ["tensorflow>=2.18"],
         "huggingface": ["datasets>=4"],  # from 4 on it runs no code of the hub
         "equinox": ["equinox>=0.13"],
+        # Peers beside which `python -m benchmarks` measures.
+        "bench": [
+            "torch>=2.6",
+            "foolbox==3.3.4",
+            "opacus==1.6.0",
+            "backpack-for-pytorch==1.7.1",
+            "jax-privacy==2.0.0",
+            "torchopt==0.7.3",
+            "cleanlab==2.9.0",
+            "aum==1.0.2",
+        ],
         # The JAX of an accelerator, its plugin and jaxlib of one version, as jax itself says.
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],

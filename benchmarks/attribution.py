@@ -1,7 +1,7 @@
 """Attribution beside its cheaper estimators and beside dattri and trak, on the same networks.
 
     pip install . torch dattri==0.3.0 traker
-    python benchmarks/attribution.py --mnist=DIR_OF_TFDS
+    python -m benchmarks.attribution --mnist=DIR_OF_TFDS
 
 MNIST, 1000 examples, a 784-64-64-10 network, batches of 100, 300 updates of SGD at .1. Truth is
 training again without random sets of examples: from the same start in the same order ("same"), and

@@ -1,8 +1,8 @@
 """Wrong labels and duplicates: the audit beside cleanlab and aum, on the same networks and budget.
 
     pip install . && pip install torch cleanlab==2.9.0 aum==1.0.2
-    python benchmarks/audit.py --data=digits --out=audit.json
-    python benchmarks/audit.py --data=mnist --examples=3000 --data_dir=DIR_OF_TFDS --out=audit.json
+    python -m benchmarks.audit --data=digits --out=audit.json
+    python -m benchmarks.audit --data=mnist --examples=3000 --data_dir=DIR_OF_TFDS --out=audit.json
 
 A piece is a data set, a kind of noise and a seed; pieces that stand in --out are not run again, and
 the tables show all that stand there (--data= shows them only).

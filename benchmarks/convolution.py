@@ -1,7 +1,7 @@
 """The paper's CNN and its layers on CPU: memjax beside torch (channels last) and XLA's convolution.
 
     pip install . torch
-    python benchmarks/convolution.py
+    python -m benchmarks.convolution
 
 Every side gets the same weights, images and labels, and loss and gradients are compared before
 anything is timed. Rounds are interleaved, all in this process: a ratio is the median over rounds of
@@ -22,6 +22,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from benchmarks.rows import record
 from memjax.models.alexnet import AlexNet
 from memjax.models.convolution import convolution, max_pool
 from memjax.training.state import TrainState
@@ -238,6 +239,7 @@ def measure(row: Row, rounds: int) -> str:
             call()
             times[index, side] = (time.perf_counter() - start) * 1e3 / row.passes[side]
     best, ratio = times.min(axis=0), np.median(times[:, 1] / times[:, 0])
+    record(row.what, row.peer, ratio, row.target)
     target = "" if row.target is None else f"{row.target:.1f}"
     return f"{row.what:20s} {row.peer:22s} {best[0]:9.1f} {best[1]:9.1f} {ratio:7.2f} {target:>7s}"
 

@@ -1,8 +1,8 @@
 """Searches for critical samples: memjax beside the plain LASS loop and foolbox's LinfPGD.
 
     pip install . torch foolbox==3.3.4
-    python benchmarks/critical.py                      # scikit-learn's digits
-    python benchmarks/critical.py --data_dir=DIR       # MNIST, prepared by TFDS in DIR
+    python -m benchmarks.critical                      # scikit-learn's digits
+    python -m benchmarks.critical --data_dir=DIR       # MNIST, prepared by TFDS in DIR
 
 A 512-512 ReLU network is trained on the data, then 2000 images are searched at the three radii at
 which LASS finds about .3, .5 and .9 of them (by bisection on the first 500). The digits are 1797,
@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.rows import record
 from memjax import config
 from memjax.analysis.critical import critical_bounds, critical_sample_ratio, lass
 from memjax.data.sources import load_dataset
@@ -189,6 +190,8 @@ def compare(key, params, images, radius, rounds, run_foolbox, targets) -> None:
             print(f"{ours:8}{peer:10}  foolbox is not installed")
             continue
         ratio = np.median(np.divide(seconds[peer], seconds[ours]))
+        what = f"{ours}, CSR {ratios['lass']:.2f} by LASS"
+        record(what, peer, ratio, aims.get((ours, peer)))
         print(
             f"{ours:8}{peer:10}{min(seconds[ours]) * 1e3:10.1f}{min(seconds[peer]) * 1e3:10.1f}"
             f"{ratio:8.2f}{aims.get((ours, peer)) or '-':>8}"

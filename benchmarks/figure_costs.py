@@ -1,7 +1,7 @@
 """FLOPs, time and memory of the paper's figures at full size, foretold for accelerators.
 
     pip install .
-    python benchmarks/figure_costs.py        # seconds, no data, no accelerator
+    python -m benchmarks.figure_costs        # seconds, no data, no accelerator
 
 FLOPs are counted (memjax.training.step.step_flops) for every point of the sweep files, as if none
 stopped early. Seconds are NOT measured: a step takes the longer of its FLOPs at an assumed share of

@@ -1,7 +1,7 @@
 """Per-example gradient norms beside opacus, BackPACK and jax_privacy, and beside a batch gradient.
 
     pip install . opacus==1.6.0 backpack-for-pytorch==1.7.1 jax-privacy==2.0.0 torch
-    python benchmarks/gradients.py
+    python -m benchmarks.gradients
 
 Every side gets the same weights, images and labels. The norms are compared before anything is
 timed. Rounds are interleaved, all in this process: a ratio is the median over rounds of the ratio
@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.rows import record
 from memjax.analysis.gradients import gradient_norms
 from memjax.analysis.losses import softmax_cross_entropy
 
@@ -276,9 +277,15 @@ def main() -> None:
                 target = f">= {case.target}"
             numbers = f"{1e3 * np.median(ours):8.2f}ms {1e3 * np.median(times[name]):8.2f}ms"
             print(f"{what:<42} {numbers} {ratio:7.2f} {target:>8}")
+            if name == "batch gradient":
+                record(f"gradient norms, {case.name}", "one batch gradient", 1 / ratio, 1 / 1.5)
+            else:
+                aim = case.target if name == fastest else None
+                record(f"gradient norms, {case.name}", name, ratio, aim)
         ours_mb, other_mb = memory_ratio(case)
         what = f"{case.name}: memory of batch gradient"
         print(f"{what:<42} {ours_mb:8.1f}MB {other_mb:8.1f}MB {ours_mb / other_mb:7.2f}   <= 1.5")
+        record(f"memory of norms, {case.name}", "one batch gradient", other_mb / ours_mb, 1 / 1.5)
 
 
 if __name__ == "__main__":

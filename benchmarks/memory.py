@@ -1,8 +1,8 @@
 """Memory of the analysis where it was large: many classes, many examples, many checkpoints.
 
     pip install .
-    python benchmarks/memory.py
-    python benchmarks/memory.py --passes --data_dir=DIR --epochs=3 --members=3 --examples=10000
+    python -m benchmarks.memory
+    python -m benchmarks.memory --passes --data_dir=DIR --epochs=3 --members=3 --examples=10000
 
 The first prints what XLA's compiled programs need beside arguments and results, with the memory
 budget of this machine and with one without bounds, where everything is computed at once. The second
@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 import memjax
+from benchmarks.rows import record
 from memjax.analysis import losses
 from memjax.analysis.jacobians import empirical_ntk, input_jacobians, parameter_jacobian_norms
 from memjax.analysis.sharpness import hessian_eigenvalue
@@ -98,6 +99,8 @@ def print_programs() -> None:
             unbounded = temporary_bytes(num_classes, num_examples, fn)
         sizes = f"{bounded / 2**20:,.0f} MiB | {unbounded / 2**20:,.0f} MiB"
         print(f"| {name} | {num_classes} | {num_examples} | {sizes} |", flush=True)
+        what = f"memory: {name}, {num_classes} classes, {num_examples} examples"
+        record(what, "all at once", unbounded / max(bounded, 1))
 
 
 def train(workdir: str, flags: argparse.Namespace) -> None:
@@ -141,7 +144,7 @@ def print_passes(flags: argparse.Namespace) -> None:
         workdir = flags.workdir or f"{folder}/run"
         if not flags.workdir:
             train(workdir, flags)
-        bare_seconds, bare_peak = measured([__file__, f"--bare={workdir}"])
+        bare_seconds, bare_peak = measured(["-m", "benchmarks.memory", f"--bare={workdir}"])
         seconds, peak = measured(
             ["-m", "memjax.analyze", f"--workdir={workdir}", "--passes=gradients,difficulty",
              "--splits=train", "--overwrite"]

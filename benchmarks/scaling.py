@@ -1,7 +1,7 @@
 """Strong and weak scaling over forced CPU devices and over processes: what sharding itself costs.
 
     pip install .
-    python benchmarks/scaling.py            # under a minute on 2 idle cores
+    python -m benchmarks.scaling            # under a minute on 2 idle cores
 
 Devices that are threads of one CPU cannot train faster together; with the work of a step fixed they
 show what the split adds to it: sends, waits, smaller products. On real devices the same program
@@ -19,6 +19,8 @@ import socket
 import subprocess
 import sys
 import time
+
+from benchmarks.rows import record
 
 NUM_DEVICES, NUM_EXAMPLES = 8, 8192
 TARGET = "at most 1.3"
@@ -83,6 +85,7 @@ def compare(words, one, other, rounds, num_steps):
 
 def show(words, wall, cpu, wall_ratio, cpu_ratio, error):
     """Prints one row."""
+    record(words, "one device, CPU time", 1 / cpu_ratio, 1 / 1.3)
     print(f"{words:<38}{wall:>9.1f}{cpu:>9.1f}{wall_ratio:>9.2f}{cpu_ratio:>9.2f}{error:>10.0e}"
           f"  {TARGET}", flush=True)  # fmt: skip
 
@@ -99,8 +102,8 @@ def processes(rounds, num_steps):
     flags = "--xla_force_host_platform_device_count=1"
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, f"--coordinator={address}", f"--process_id={index}",
-             f"--rounds={rounds}", f"--steps={num_steps}"],
+            [sys.executable, "-m", "benchmarks.scaling", f"--coordinator={address}",
+             f"--process_id={index}", f"--rounds={rounds}", f"--steps={num_steps}"],
             env=os.environ | {"XLA_FLAGS": flags}, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

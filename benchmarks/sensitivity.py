@@ -1,7 +1,7 @@
 """Loss-sensitivity beside separate backward passes and beside torchopt's unrolled SGD.
 
     pip install . torchopt==0.7.3 torch
-    python benchmarks/sensitivity.py
+    python -m benchmarks.sensitivity
 
 A 196-16-16-10 network, 1000 examples, batches of 100, 1000 updates, probes after 20, 40, ..., 1000.
 Every side gets the same weights, data and batches, and the sensitivities are compared before
@@ -18,6 +18,7 @@ compiles.
 """
 
 import argparse
+import contextlib
 import ctypes
 import functools
 import gc
@@ -32,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.rows import record
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.sensitivity import loss_sensitivity
 
@@ -128,6 +130,8 @@ def relative_error(found, expected):
 def row(what, our_time, peer, peer_time, ratio, target):
     measured = f"{our_time:>10} {peer:<34} {peer_time:>10} {ratio:>8}"
     print(f"{what:<34} {measured} {target:>8}", flush=True)
+    with contextlib.suppress(ValueError):  # the header, and what is not installed
+        record(what, peer, float(ratio), float(target.lstrip(">= ")) if target else None)
 
 
 def time_separate_passes(run, timed):
@@ -212,7 +216,7 @@ def print_peak_growth(what):
 
 def measure_memory():
     def peak(what):
-        command = [sys.executable, __file__, f"--memory={what}"]
+        command = [sys.executable, "-m", "benchmarks.sensitivity", f"--memory={what}"]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return float(output)
 

@@ -1,7 +1,7 @@
 """A hundred runs in one program against a torch loop over them, and how many to run side by side.
 
     pip install . && pip install torch==2.13.0     # torch only for the peer's rows
-    python benchmarks/sweeps.py                    # one to two minutes on 2 cores
+    python -m benchmarks.sweeps                    # one to two minutes on 2 cores
 
 100 members (seeds 0 to 99) x 1 epoch of an MLP on 1000 of scikit-learn's digits. The targets are
 for figure 1's training: batch 20, SGD with rate .1; rows with batch 64 and momentum .9, where
@@ -20,6 +20,7 @@ import time
 import jax
 import numpy as np
 
+from benchmarks.rows import record
 from memjax import presets
 from memjax.config import resolve
 from memjax.data.batching import epoch_order
@@ -35,10 +36,10 @@ FIGURE_1 = {"batch_size": 20, "learning_rate": 0.1, "momentum": 0.0}
 LARGER_BATCH = {"batch_size": 64, "learning_rate": 0.05, "momentum": 0.9}
 # width, training, target
 PEER_ROWS = (
-    (512, FIGURE_1, "at least 1.6"),
-    (16, FIGURE_1, "at least 12"),
-    (512, LARGER_BATCH, ""),
-    (16, LARGER_BATCH, ""),
+    (512, FIGURE_1, 1.6),
+    (16, FIGURE_1, 12.0),
+    (512, LARGER_BATCH, None),
+    (16, LARGER_BATCH, None),
 )
 CHUNK_ROWS = ((512, (1, 10)), (128, (1, 3, 10)), (64, (1, 5, 25)), (16, (1, 10, 25, 100)))
 
@@ -137,7 +138,8 @@ def compare(width, training, target, rounds):
     ours, theirs = np.median(np.array(pairs), axis=0) / MEMBERS * 1000
     ratio = np.median([theirs / ours for ours, theirs in pairs])
     what = f"{width}-{width}, batch {training['batch_size']}, chunk {group.chunk}"
-    print(f"{what:<30}{ours:>9.2f}{theirs:>10.2f}{ratio:>14.2f}  {target}", flush=True)
+    print(f"{what:<30}{ours:>9.2f}{theirs:>10.2f}{ratio:>14.2f}  {target or ''}", flush=True)
+    record(f"100 runs, {what}", "a torch loop", ratio, target)
 
 
 def chunks(width, sizes, rounds):

@@ -1,8 +1,8 @@
 """ResNet-18 for CIFAR, step by step beside torch: the same weights, batches, recipe; loss by loss.
 
     pip install . && pip install torch==2.13.0
-    python benchmarks/torch_resnet.py                          # 200 steps of a batch of 16
-    python benchmarks/torch_resnet.py --dtype=float32          # as a run computes it
+    python -m benchmarks.torch_resnet                          # 200 steps of a batch of 16
+    python -m benchmarks.torch_resnet --dtype=float32          # as a run computes it
 
 The recipe is that of configs/cifar_resnet_real.py: Nesterov momentum, weight decay of the kernels
 alone, warm-up and cosine, label smoothing, random crops and flips (torch is given the images that

@@ -1,12 +1,13 @@
 """The train step against its own matrix products and against PyTorch, in one process.
 
     pip install . && pip install torch==2.13.0     # torch only for the peer's rows
-    python benchmarks/train.py                     # about a minute on 2 cores
+    python -m benchmarks.train                     # about a minute on 2 cores
 
-mlp: 784-4096-4096-10, batch 128, SGD. `products alone` are the eight matrix products of its forward
-and backward pass, nothing else, in a loop of the same kind.
-cnn: the paper's CNN on 32x32x3 images, batch 128, momentum .9; torch in channels-last.
-Each row is the median of paired ratios: A and B run in turn, so that a drifting machine cancels.
+784-4096-4096-10, batch 128, SGD. `products alone` are the eight matrix products of its forward and
+backward pass, nothing else, in a loop of the same kind. torch starts from the same parameters and
+sees the same batches; the parameters of both are compared after the first five steps. Each row is
+the median of paired ratios: A and B run in turn, so that a drifting machine cancels. The paper's
+CNN is in convolution.py.
 """
 
 import argparse
@@ -18,17 +19,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.rows import record
 from memjax import presets
 from memjax.config import resolve
+from memjax.data.batching import epoch_order
 from memjax.data.dataset import Dataset, make_split
 from memjax.training.group import Group
 from memjax.training.setup import prepare
+from memjax.training.state import member_keys
 
 NUM_EXAMPLES, BATCH = 2048, 128
 
 
 def our_program(preset, image_shape, steps):
-    """Returns a function that trains `steps` steps and blocks, and the data."""
+    """Returns a function that trains `steps` steps and blocks, the group and its setup."""
     images = np.random.default_rng(0).integers(0, 256, (NUM_EXAMPLES, *image_shape), np.uint8)
     labels = np.random.default_rng(1).integers(0, 10, NUM_EXAMPLES).astype(np.int32)
     train = make_split(images, labels)
@@ -45,7 +49,7 @@ def our_program(preset, image_shape, steps):
         with jax.set_mesh(setup.mesh):
             group.train(0, steps)
 
-    return run, images, labels
+    return run, group, setup
 
 
 def products_alone(steps, widths=(784, 4096, 4096, 10)):
@@ -77,59 +81,54 @@ def products_alone(steps, widths=(784, 4096, 4096, 10)):
     return run
 
 
-def torch_mlp(images, labels, steps):
-    """Returns the same MLP step in torch."""
+def torch_mlp(group, setup, steps):
+    """Returns the same steps in torch, from the same parameters, on the same batches in order."""
     import torch
 
-    model = torch.nn.Sequential(
-        torch.nn.Linear(784, 4096), torch.nn.ReLU(), torch.nn.Linear(4096, 4096), torch.nn.ReLU(),
-        torch.nn.Linear(4096, 10),
-    )  # fmt: skip
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    return _torch_steps(model, optimizer, images.reshape(NUM_EXAMPLES, -1), labels, steps)
-
-
-def torch_cnn(images, labels, steps):
-    """Returns the same CNN step in torch, channels-last."""
-    import torch
-    from torch import nn
-
-    def block(channels):
-        return [nn.Conv2d(channels, 200, 5, padding=2, bias=False), nn.BatchNorm2d(200), nn.ReLU(),
-                nn.MaxPool2d(3)]  # fmt: skip
-
-    def dense(inputs, units):
-        return [nn.Linear(inputs, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()]
-
-    layers = [*block(3), *block(200), nn.Flatten(), *dense(1800, 384), *dense(384, 192)]
-    model = nn.Sequential(*layers, nn.Linear(192, 10)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    cropped = np.moveaxis(images[:, 2:-2, 2:-2], 3, 1)
-    return _torch_steps(model, optimizer, cropped, labels, steps, channels_last=True)
-
-
-def _torch_steps(model, optimizer, images, labels, steps, channels_last=False):
-    import torch
-
-    pixels, classes = torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels)
-    if channels_last:
-        pixels = pixels.to(memory_format=torch.channels_last)
+    layers = [torch.nn.Linear(784, 4096), torch.nn.ReLU(), torch.nn.Linear(4096, 4096)]
+    network = torch.nn.Sequential(*layers, torch.nn.ReLU(), torch.nn.Linear(4096, 10))
+    params = kernels_and_biases(group)
+    with torch.no_grad():
+        for place, (kernel, bias) in zip((0, 2, 4), params, strict=True):
+            network[place].weight.copy_(torch.tensor(kernel.T))
+            network[place].bias.copy_(torch.tensor(bias))
+    optimizer = torch.optim.SGD(network.parameters(), lr=setup.config.optimizer.learning_rate)
+    pixels = torch.from_numpy(setup.examples.images.reshape(NUM_EXAMPLES, -1).copy())
+    classes = torch.from_numpy(setup.examples.labels.copy()).long()
+    mean, std = float(setup.network.mean), float(setup.network.std)
+    order = torch.tensor(np.array(epoch_order(member_keys(0).order, 0, NUM_EXAMPLES))).long()
     loss_fn = torch.nn.CrossEntropyLoss()
 
     def run():
-        for start in range(0, steps * BATCH, BATCH):
-            rows = torch.arange(start, start + BATCH) % NUM_EXAMPLES
-            batch = (pixels[rows].float() / 255 - 0.5) / 0.5
+        for rows in order[: steps * BATCH].split(BATCH):
+            batch = (pixels[rows].float() / 255 - mean) / std
             optimizer.zero_grad()
-            loss_fn(model(batch), classes[rows].long()).backward()
+            loss_fn(network(batch), classes[rows]).backward()
             optimizer.step()
 
-    return run
+    return run, network
+
+
+def kernels_and_biases(group):
+    """Returns the parameters of each layer, on the host."""
+    params = group.saved([0]).state.params["params"]
+    return [
+        tuple(np.asarray(params[name][leaf][0]) for leaf in ("kernel", "bias"))
+        for name in sorted(params)
+    ]
+
+
+def check(group, network):
+    """Fails unless both sides have the same parameters after the same steps."""
+    for place, (kernel, bias) in zip((0, 2, 4), kernels_and_biases(group), strict=True):
+        np.testing.assert_allclose(
+            kernel, network[place].weight.detach().numpy().T, rtol=1e-3, atol=1e-5
+        )
+        np.testing.assert_allclose(bias, network[place].bias.detach().numpy(), rtol=1e-3, atol=1e-5)
 
 
 def paired(ours, other, steps, rounds):
-    """Returns median milliseconds a step of both, and the median of the paired ratios."""
-    ours(), other()
+    """Returns median milliseconds a step of both, and the median of the paired other / ours."""
     times = []
     for _ in range(rounds):
         pair = []
@@ -139,7 +138,7 @@ def paired(ours, other, steps, rounds):
             pair.append((time.perf_counter() - began) / steps * 1000)
         times.append(pair)
     times = np.array(times)
-    return *np.median(times, axis=0), np.median(times[:, 0] / times[:, 1])
+    return *np.median(times, axis=0), np.median(times[:, 1] / times[:, 0])
 
 
 def main():
@@ -148,18 +147,19 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     has_torch = importlib.util.find_spec("torch") is not None
-    print(f"{'what':<34}{'ours ms':>9}{'other ms':>10}{'ours/other':>12}  target")
-    mlp, images, labels = our_program(presets.mnist_mlp, (28, 28, 1), 5)
-    rows = [("mlp step / its products alone", mlp, products_alone(5), 5, "at most 1.15")]
+    print(f"{'what':<34}{'ours ms':>9}{'other ms':>10}{'other/ours':>12}  target")
+    mlp, group, setup = our_program(presets.mnist_mlp, (28, 28, 1), 5)
+    rows = [("mlp step / its products alone", mlp, products_alone(5), 5, 1 / 1.15)]
     if has_torch:
-        peer = torch_mlp(images, labels, 5)
-        rows.append(("mlp step / torch", mlp, peer, 5, "at most .71 (1.4 times as fast)"))
-        cnn, images, labels = our_program(presets.cifar_cnn, (32, 32, 3), 2)
-        peer = torch_cnn(images, labels, 2)
-        rows.append(("cnn step / torch channels-last", cnn, peer, 2, "1 is aimed at"))
+        peer, network = torch_mlp(group, setup, 5)
+        mlp(), peer()
+        check(group, network)
+        rows.append(("mlp step / torch", mlp, peer, 5, 1.4))
     for words, ours, other, steps, target in rows:
+        ours(), other()
         mine, theirs, ratio = paired(ours, other, steps, rounds)
-        print(f"{words:<34}{mine:>9.1f}{theirs:>10.1f}{ratio:>12.2f}  {target}", flush=True)
+        print(f"{words:<34}{mine:>9.1f}{theirs:>10.1f}{ratio:>12.2f}  {target:.2f}", flush=True)
+        record(*words.split(" / "), ratio, target)
     if not has_torch:
         print("torch is not installed: its rows are left out")
 

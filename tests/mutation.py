@@ -6,9 +6,9 @@
 A mutant is memjax with one comparison, operation, number, condition or boolean changed, drawn so
 that every such place of the code has the same chance. What only words an error, annotates a type or
 stands in a docstring is left out. The tests of the changed module run first (those that mirror it,
-its doctests, those that name it), then the rest of its folder's; the first failure catches it, and
-so does a run that takes longer than --seconds. The original is never touched: mutants are made in a
-copy.
+its doctests, those that name it), then the rest of its folder's; the first failure catches it. One
+whose tests do not end in --seconds is not counted as caught. The original is never touched: mutants
+are made in a copy.
 """
 
 import argparse
@@ -140,8 +140,8 @@ def tests_of(path):
     return [path, *found]
 
 
-def survives(mutant, folder, seconds, show):
-    """Returns None if a test fails or hangs, else that no test did."""
+def fate(mutant, folder, seconds, show):
+    """Returns what became of a mutant: "caught: TEST", "SURVIVED", or that there was no end."""
     mutant.apply(folder)
     try:
         names = [str(test.relative_to(ROOT)) for test in tests_of(mutant.path)]
@@ -157,12 +157,13 @@ def survives(mutant, folder, seconds, show):
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return f"caught: no end in {seconds} s"
+            return f"no end in {seconds} s"
         if show:
             print(done.stdout)
         failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
-        return f"caught: {failed[1] if failed else 'error'}" if done.returncode == 1 or (
-            done.returncode == 2) else None  # fmt: skip
+        if done.returncode in (1, 2):
+            return f"caught: {failed[1] if failed else 'error'}"
+        return "SURVIVED"
     finally:
         mutant.restore(folder)
 
@@ -195,12 +196,12 @@ def main():
                 shutil.copy(ROOT / name, folder / name)
         for number, mutant in chosen:
             began = time.monotonic()
-            found = survives(mutant, folder, given.seconds, given.only is not None)
-            caught += found is not None
+            found = fate(mutant, folder, given.seconds, given.only is not None)
+            caught += found.startswith("caught")
             where = f"{mutant.path.relative_to(ROOT)}:{mutant.line}"
             took = f"{time.monotonic() - began:.0f} s"
             print(f"{number:3d} {where}: {mutant.old!r} -> {mutant.new!r}: "
-                  f"{found or 'SURVIVED'} ({took})", flush=True)  # fmt: skip
+                  f"{found} ({took})", flush=True)  # fmt: skip
     print(f"{caught} of {len(chosen)} caught")
     raise SystemExit(caught < 0.9 * len(chosen))
 

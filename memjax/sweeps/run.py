@@ -240,6 +240,11 @@ def _is_open(folder: epath.Path, config: Config, retry_failed: bool) -> bool:
     """Whether there is something to train: also where the config now has more epochs."""
     state = state_of(folder)
     if state == "finished":
+        if not read_group(folder)[0]:
+            raise InputError(
+                f"{folder}: its group.json is gone, and with it the way to its states; delete the "
+                "point's folder, and the sweep trains that point anew"
+            )
         there = _science_of(folder)
         more = there.get("train.num_epochs", 0) < config.train.num_epochs
         return more or whole_summary(folder) is None
