@@ -110,9 +110,10 @@ def write_page(store: dict[str, dict]) -> None:
         "# Benchmarks", "", "```bash", "pip install '.[bench]'", "python -m benchmarks", "```", "",
         "Written by that command. `times as fast` is the peer's time over ours, the median of "
         "pairs that run in turn in one process: below 1 the peer is faster, and it says so. Both "
-        "sides' results are compared before anything is timed. A busy machine disturbs both sides of a "
-        "pair alike, but not both alike for long: the load beside a table is the machine's mean of "
-        "the last quarter of an hour when it ended.", "",
+        "sides' results are compared before anything is timed. A busy machine disturbs both sides "
+        "of a pair alike, but not for long: the load beside a table is the machine's mean of the "
+        "last quarter of an hour when it ended.",
+        "",
         "![Times as fast as each peer, with a line at 1 and a tick at the target](benchmarks.png)",
     ]  # fmt: skip
     for name in BENCHMARKS:

@@ -41,7 +41,7 @@ STUDIES = ("cifar_noise",)
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the figure's table: CSR of both splits at every checkpoint, all data noise."""
     runs = studies["cifar_noise"]
-    table = fit.with_fit(noise_levels.critical_ratios(runs), runs.fit)
+    table = fit.with_fit(noise_levels.critical_ratios(runs, ("train", "validation")), runs.fit)
     whole = (table["kind"] == "real") | (table["level"] == 1.0)
     return table[whole].rename(columns={"kind": "data"})[list(COLUMNS)].reset_index(drop=True)
 

@@ -20,6 +20,7 @@ from memjax.experiments import fit, kinds, noise_measures
 from memjax.experiments.context import Context
 from memjax.experiments.rows import final, of_kind
 from memjax.experiments.study_runs import StudyRuns
+from memjax.loading import Run
 from memjax.passes.base import Options
 from memjax.reporting.claims import Claim
 from memjax.reporting.figures import (
@@ -54,11 +55,24 @@ COLUMNS = {
 PRIMARY = (("figure07", kinds.RANDX), ("figure08", kinds.RANDY))
 
 
-def critical_ratios(runs: StudyRuns) -> pd.DataFrame:
-    """Returns CSR and median radius of both splits at every checkpoint, at the study's radius."""
+def critical_ratios(runs: StudyRuns, splits: tuple[str, ...]) -> pd.DataFrame:
+    """Returns CSR and median radius at the checkpoints of `doubling`, at the study's radius."""
     sizes = runs.sizes
-    options = Options(num_examples=sizes.num_searched, radii=(sizes.radius,))
-    return ratios(runs.analysis("critical", options))
+    options = Options(num_examples=sizes.num_searched, radii=(sizes.radius,), splits=splits)
+    return ratios(runs.analysis("critical", options, steps_of=doubling))
+
+
+def doubling(run: Run) -> list[int]:
+    """Returns a run's first and last checkpoints and, after about an epoch, each twice as late.
+
+    The search is by far the longest part of the figure, and little changes in between.
+    """
+    chosen, least = run.steps[:1], run.setup.batches.steps_per_epoch / 2
+    for step in run.steps[1:-1]:
+        if step >= least:
+            chosen.append(step)
+            least = 2 * step
+    return [*chosen, run.steps[-1]]
 
 
 def ratios(table: pd.DataFrame) -> pd.DataFrame:
@@ -79,13 +93,14 @@ class NoiseLevels:
     TITLE: str
     STUDIES: tuple[str, ...]
     CLAIMS: tuple[Claim, ...]
+    searched: tuple[str, ...]
     COLUMNS = COLUMNS
 
     def tabulate(self, studies: dict[str, StudyRuns]) -> pd.DataFrame:
         """Returns the figure's table: accuracy at every epoch, CSR at every checkpoint."""
         runs = studies[self.STUDIES[0]]
         by = ["kind", "level", "seed", "epoch"]
-        found = critical_ratios(runs)
+        found = critical_ratios(runs, self.searched)
         found = found[found["split"] == "validation"].drop(columns="split")
         table = runs.results.drop(columns="member").merge(found, on=by, how="outer")
         table = fit.with_fit(table, runs.fit.drop(columns="member"))
@@ -310,10 +325,12 @@ FIGURE07 = NoiseLevels(
     "Figure 7: does complexity grow with noise? (MLP on MNIST)",
     ("mnist_noise",),
     _claims("figure07", "MLP on MNIST"),
+    ("validation",),
 )
 FIGURE08 = NoiseLevels(
     "figure08",
     "Figure 8: does complexity grow with noise? (CNN on CIFAR-10)",
     ("cifar_noise",),
     _claims("figure08", "CNN on CIFAR-10"),
+    ("train", "validation"),  # figure 9 has both
 )

@@ -176,7 +176,7 @@ _WORKSTATION = {
     "mnist_noise": dataclasses.replace(
         _PAPER["mnist_noise"], num_seeds=5, num_train=2500, width=512, num_epochs=200,
         learning_rate=0.05, num_validation=2000, batch_size=64, checkpoint_epochs=25,
-        num_searched=500,
+        num_searched=200,
     ),
     "cifar_noise": dataclasses.replace(
         _PAPER["cifar_noise"], num_train=2000, channels=0.0625, num_epochs=80, batch_size=32,
