@@ -52,7 +52,7 @@ setup(
         "pillow>=10",  # decodes the images of tensorflow-datasets
         "ml-collections>=1.0",
         "absl-py>=2.1",
-        "etils[epath]>=1.9",
+        "etils[epath]>=1.14",
         "numpy>=2.0",
         "scipy>=1.14",
         "pandas>=2.2",

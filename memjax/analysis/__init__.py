@@ -1,6 +1,10 @@
 """Per-example quantities: pure functions of (logits_fn, params, images, labels).
 
-The public functions are here by name, each imported with its module at its first use.
+The public functions are here by name, each imported with its module at its first use. They are for
+any JAX model and know no run: gradients, jacobians, sensitivity, critical, difficulty, scores,
+memorization, attribution, membership, localization, sharpness, filters, statistics. What begins
+with `_` is their machinery and may change. Imports errors, keys and memory, nothing else of
+memjax.
 
 Example:
   >>> from memjax import analysis

@@ -1,4 +1,10 @@
-"""Analysis passes: from a run's checkpoints to one Parquet table each."""
+"""Analysis passes: from a run's checkpoints and dynamics to one Parquet table each.
+
+A module has one or a few `Pass`: its columns with their meaning, the options that change its
+values, whether it suits a run, and `compute` for one checkpoint. `runner.py` resumes them, shares
+the reading of checkpoints, and writes the tables. Imports loading, analysis and runtime; a pass
+reads a run and never changes it.
+"""
 
 from memjax.passes.attribution import ATTRIBUTION
 from memjax.passes.critical import CRITICAL
