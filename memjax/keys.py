@@ -23,7 +23,7 @@ USES = (
     *("input dropout", "input noise"),  # models.regularizers
     *("corrupted examples", "gaussian inputs", "labels", "pixels"),  # data.corruption
     "analysis",  # passes.base
-    *("critical", "difficulty", "eigenvalue", "trace"),  # passes
+    *("critical", "curvature", "difficulty", "eigenvalue", "trace"),  # passes
     *("lass", "pgd", "climb"),  # analysis.critical
 )
 

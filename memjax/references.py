@@ -85,6 +85,13 @@ _WORKS = {
         "Advances in Neural Information Processing Systems",
         "2020",
     ),
+    "garg2024": (
+        "inproceedings",
+        "Memorization Through the Lens of Curvature of Loss Function Around Samples",
+        "Garg, Isha and Ravikumar, Deepak and Roy, Kaushik",
+        "International Conference on Machine Learning",
+        "2024",
+    ),
     "keskar2017": (
         "inproceedings",
         "On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima",
@@ -163,6 +170,7 @@ _WORKS = {
 _ALWAYS = ("memjax", "jax2018")
 _USED_BY = {
     "gradients": ("arpit2017", "paul2021"),
+    "inputs": ("garg2024",),
     "jacobians": ("novak2018",),
     "jacobian_spectrum": ("novak2018",),
     "ntk": ("jacot2018",),

@@ -89,7 +89,7 @@ def input_loss_curvature(
     examples.
 
     Args:
-      key: a typed key, for the probes; every example has its own.
+      key: a typed key, for the probes; every example has its own. Or [n] keys, those themselves.
       logits_fn: `logits_fn(params, images [n ...]) -> logits [n classes]`, inference mode.
       params: pytree of arrays.
       images: [n ...], float.
@@ -150,7 +150,7 @@ def _input_loss_curvature(
         total = jnp.sum(jnp.square(products / largest)) / num_probes
         return scale.astype(wide_dtype(products.dtype)) * largest * jnp.sqrt(total)
 
-    keys = jax.random.split(key, len(images))
+    keys = key if key.ndim else jax.random.split(key, len(images))
     return over_microbatches(
         jax.vmap(curvature), keys, images, labels, microbatch_size=microbatch_size
     )

@@ -28,6 +28,8 @@ class Score(NamedTuple):
       sign: 1 if larger is harder, -1 if smaller is.
       words: what it is, and who proposed it.
       cost: what it takes beside training the run's networks.
+      over_training: whether it is the mean over all checkpoints; else that of the last one.
+      power: that its values are raised to before.
     """
 
     source: str
@@ -35,6 +37,8 @@ class Score(NamedTuple):
     sign: int
     words: str
     cost: str
+    over_training: bool = False
+    power: int = 1
 
 
 _RECORDED, _LAST = "nothing: recorded while training", "one pass over the last checkpoint"
@@ -64,7 +68,17 @@ SCORES = {
     ),
     "sensitivity": Score(
         "sensitivity", "sensitivity", 1, "loss-sensitivity through all updates (Arpit et al. 2017)",
-        "about a training a probe",
+        "about a training a probe", over_training=True,
+    ),
+    "cumulative_input_gradient": Score(
+        "inputs", "input_gradient_norm", 1,
+        "mean over checkpoints of |d loss / d image|^2 (CSG, Ravikumar et al. 2024)",
+        "a pass over each checkpoint", over_training=True, power=2,
+    ),
+    "input_curvature": Score(
+        "inputs", "input_curvature", 1,
+        "curvature around the image, mean over checkpoints (Garg et al. 2024)",
+        "ten passes over each checkpoint", over_training=True,
     ),
     "critical_radius": Score(
         "critical", "found_radius", -1, "distance to another class, as found", "searches at the end"
@@ -136,13 +150,13 @@ def _columns(run: Run) -> Iterator[tuple[str, pd.Series]]:
         rows = run.table(score.source)
         if "split" in rows:
             rows = rows[rows["split"] == "train"]
-        if "step" in rows and name != "sensitivity":
+        if "step" in rows and not score.over_training:
             rows = rows[rows["step"] == rows["step"].max()]
         if "member" in rows and run.config.ensemble.subset_fraction < 1:
             rows = rows[_was_trained_on(run, rows)]
         if score.column not in rows or rows.empty:
             continue
-        values = rows[score.column].replace([np.inf, -np.inf], np.nan)
+        values = rows[score.column].replace([np.inf, -np.inf], np.nan) ** score.power
         yield name, values.groupby(rows["index"]).mean()
         if name == "memorization":
             yield STANDARD_ERROR, rows.groupby("index")["standard_error"].mean()

@@ -10,6 +10,7 @@ from memjax.passes.attribution import ATTRIBUTION
 from memjax.passes.critical import CRITICAL
 from memjax.passes.difficulty import DIFFICULTY
 from memjax.passes.gradients import GRADIENTS
+from memjax.passes.inputs import INPUTS
 from memjax.passes.jacobians import JACOBIAN_SPECTRUM, JACOBIANS, NTK
 from memjax.passes.localization import LOCALIZATION, REWINDING
 from memjax.passes.membership import MEMBERSHIP, VULNERABILITY
@@ -21,6 +22,7 @@ PASSES = {
     each.name: each
     for each in (
         GRADIENTS,
+        INPUTS,
         JACOBIANS,
         JACOBIAN_SPECTRUM,
         NTK,

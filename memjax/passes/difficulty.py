@@ -1,7 +1,9 @@
 """Pass `difficulty`: over all members and all of training, how hard each example was.
 
 Times are the evaluations whose dynamics were recorded; where there are none, where members saw only
-some of the examples, or where --steps asks for some of them, the checkpoints.
+some of the examples, or where --steps asks for some of them, the checkpoints. What describes
+learning (when, how often forgotten, margin, loss, confidence) is averaged over the members that
+were trained on the example; what the members agree on at the end is over all.
 """
 
 import dataclasses
@@ -26,12 +28,13 @@ _RECORDED = "loss", "margin", "prediction"
 COLUMNS = {
     "split": "'train' or 'validation'",
     **{name: meaning for name, meaning in EXAMPLE_COLUMNS.items() if name in OF_EXAMPLES},
-    "probability_correct": "share of members that are right at the end",
+    "probability_correct": "share of all members that are right at the end",
     "first_epoch_correct": "first epoch looked at in which it is right, mean over the members "
     "that ever are; nan if none is",
     "epoch_learned_for_good": "epoch from which it stays right, mean over the members that end "
     "right; nan if none does",
-    "forgetting_events": "times it went from right to wrong, mean of members",
+    "forgetting_events": "times it went from right to wrong, mean of members; as in all that "
+    "follow but for the last four, those that were trained on it (nan if none was)",
     "share_never_learned": "share of members that are right at no time",
     "aum": "mean over times and members of label logit - largest other logit",
     "mean_loss": "mean cross-entropy over times and members (nats)",
@@ -115,13 +118,26 @@ def _from_checkpoints(context: Context, moments: Moments) -> None:
         before = step
 
 
+def _is_own(context: Context, split: str, rows: slice) -> np.ndarray:
+    """Whether each member was trained on each example, [members n]; of validation: all."""
+    examples = context.examples.at(rows)
+    if split != "train" or context.run.config.ensemble.subset_fraction == 1.0:
+        return np.ones((len(context.members), len(examples.labels)), bool)
+    index = context.run.setup.examples.index
+    order = np.argsort(index)
+    places = order[np.searchsorted(index, examples.source_index, sorter=order)]
+    return np.asarray(context.run.is_member)[np.asarray(context.members)][:, places]
+
+
 def _mean_where(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     count = mask.sum(axis=0)
     total = np.where(mask, values, 0).sum(axis=0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _table(name: str, arrays: SplitArrays, found: Moments, key: jax.Array) -> pd.DataFrame:
+def _table(
+    name: str, arrays: SplitArrays, found: Moments, is_own: np.ndarray, key: jax.Array
+) -> pd.DataFrame:
     num_members, num_examples = found.loss.shape
     last = jnp.asarray(found.for_good >= 0)
     probability = np.asarray(difficulty.probability_correct(last))
@@ -142,17 +158,17 @@ def _table(name: str, arrays: SplitArrays, found: Moments, key: jax.Array) -> pd
             "split": name,
             **arrays.columns(),
             "probability_correct": probability,
-            "first_epoch_correct": _mean_where(found.first, found.first >= 0),
-            "epoch_learned_for_good": _mean_where(found.for_good, found.for_good >= 0),
-            "forgetting_events": found.events.mean(axis=0),
-            "share_never_learned": (found.first < 0).mean(axis=0),
-            "aum": found.margin.mean(axis=0).astype(np.float32),
-            "mean_loss": found.loss.mean(axis=0).astype(np.float32),
-            "loss_variance": (found.loss_squares / times).mean(axis=0).astype(np.float32),
-            "confidence": found.probability.mean(axis=0).astype(np.float32),
-            "variability": np.sqrt(found.probability_squares / times)
-            .mean(axis=0)
-            .astype(np.float32),
+            "first_epoch_correct": _mean_where(found.first, is_own & (found.first >= 0)),
+            "epoch_learned_for_good": _mean_where(found.for_good, is_own & (found.for_good >= 0)),
+            "forgetting_events": _mean_where(found.events, is_own),
+            "share_never_learned": _mean_where(found.first < 0, is_own),
+            "aum": _mean_where(found.margin, is_own).astype(np.float32),
+            "mean_loss": _mean_where(found.loss, is_own).astype(np.float32),
+            "loss_variance": _mean_where(found.loss_squares / times, is_own).astype(np.float32),
+            "confidence": _mean_where(found.probability, is_own).astype(np.float32),
+            "variability": _mean_where(np.sqrt(found.probability_squares / times), is_own).astype(
+                np.float32
+            ),
             "agreement": agreement,
             "overdispersion": dispersion,
             "null_low": low,
@@ -169,7 +185,13 @@ def _compute(context: Context, step: None) -> pd.DataFrame:
         _from_checkpoints(context, moments)
     key = tagged(context.key, "difficulty")
     tables = [
-        _table(name, context.examples.at(rows), moments.at(rows), key)
+        _table(
+            name,
+            context.examples.at(rows),
+            moments.at(rows),
+            _is_own(context, name, rows),
+            key,
+        )
         for name, rows in context.parts
     ]
     return pd.concat(tables, ignore_index=True)

@@ -73,7 +73,7 @@ def spy_on_devices(monkeypatch):
 
     on_devices = base.Context.on_devices
     loss_sensitivity = sensitivity.loss_sensitivity
-    for module in (base, gradients, jacobians, localization):
+    for module in (base, gradients, inputs, jacobians, localization):
         monkeypatch.setattr(module, "over_devices", spied_over_devices)
     monkeypatch.setattr(base.Context, "on_devices", spied_on_devices)
     monkeypatch.setattr(sensitivity, "loss_sensitivity", spied_loss_sensitivity)

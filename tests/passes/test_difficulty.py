@@ -42,6 +42,9 @@ def test_every_column_is_what_a_loop_gives(table, split, place):
             of_loss.append(-np.log(share[label]))
             of_member.append(share[label])
         last.append(int(logits.argmax()))
+        if split == "train" and not context.run.is_member[member, place]:
+            del margins[-len(steps) :]
+            continue  # what is said of learning is of those that were trained on the example
         losses.append(of_loss)
         shares.append(of_member)
         events.append(sum(a and not b for a, b in itertools.pairwise(correct)))
