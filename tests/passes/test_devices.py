@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from memjax.analysis import microbatch
-from memjax.passes import PASSES, base, gradients, jacobians, localization, sensitivity
+from memjax.passes import PASSES, base, gradients, inputs, jacobians, localization, sensitivity
 from memjax.passes.base import Context, Options
 from tests.passes import runs
 
