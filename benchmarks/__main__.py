@@ -146,6 +146,7 @@ def write_page(store: dict[str, dict]) -> None:
 def draw(rows: list[tuple[str, dict]]) -> None:
     """Draws every ratio on a log axis."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
     if not rows:
         return
@@ -167,7 +168,8 @@ def draw(rows: list[tuple[str, dict]]) -> None:
     axes.set_xlim(low / 1.5, high * 1.5)
     axes.axvline(1, color="0.3", linewidth=1)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("times as fast as the peer (bar from 1; black: target; orange: the peer wins)")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.set_xlabel("times as fast as the peer\n(black: target; orange: the peer wins)")
     figure.savefig(PICTURE, dpi=130)
 
 

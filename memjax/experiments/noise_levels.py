@@ -59,7 +59,8 @@ def critical_ratios(runs: StudyRuns, splits: tuple[str, ...]) -> pd.DataFrame:
     """Returns CSR and median radius at the checkpoints of `doubling`, at the study's radius."""
     sizes = runs.sizes
     options = Options(num_examples=sizes.num_searched, radii=(sizes.radius,), splits=splits)
-    return ratios(runs.analysis("critical", options, steps_of=doubling))
+    name = "critical" if len(splits) > 1 else f"critical_{splits[0]}"
+    return ratios(runs.analysis("critical", options, name, steps_of=doubling))
 
 
 def doubling(run: Run) -> list[int]:
