@@ -26,6 +26,7 @@ import numpy as np
 import optax
 
 from benchmarks.rows import record
+from benchmarks.torch_mlp import torch_mlp
 from memjax import config
 from memjax.analysis.critical import critical_bounds, critical_sample_ratio, lass
 from memjax.data.sources import load_dataset
@@ -128,13 +129,7 @@ def make_foolbox(params, images):
     import foolbox
     import torch
 
-    layers = []
-    for weights, bias in params:
-        layer = torch.nn.Linear(*weights.shape)
-        layer.weight.data = torch.tensor(np.array(weights).T.copy())
-        layer.bias.data = torch.tensor(np.array(bias))
-        layers += [layer, torch.nn.ReLU()]
-    model = torch.nn.Sequential(*layers[:-1]).eval()
+    model = torch_mlp(params).eval()
     inputs = torch.tensor(np.asarray(images))
     with torch.no_grad():
         logits = model(inputs)

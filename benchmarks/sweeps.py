@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from benchmarks.rows import record
+from benchmarks.torch_mlp import torch_mlp
 from memjax import presets
 from memjax.config import resolve
 from memjax.data.batching import epoch_order
@@ -71,18 +72,13 @@ def torch_loop(setup, params):
     """Returns a function that trains every member for one epoch, and the members' networks."""
     import torch
 
-    width = setup.config.model.fields["widths"][0]
     images = torch.from_numpy(setup.examples.images.reshape(1000, -1))
     images = (images - float(setup.network.mean)) / float(setup.network.std)
     labels = torch.from_numpy(setup.examples.labels).long()
     networks, optimizers, orders = [], [], []
     for member in range(MEMBERS):
-        layers = [torch.nn.Linear(64, width), torch.nn.ReLU(), torch.nn.Linear(width, width)]
-        network = torch.nn.Sequential(*layers, torch.nn.ReLU(), torch.nn.Linear(width, 10))
-        with torch.no_grad():
-            for place, name in zip((0, 2, 4), sorted(params), strict=True):
-                network[place].weight.copy_(torch.tensor(params[name]["kernel"][member].T))
-                network[place].bias.copy_(torch.tensor(params[name]["bias"][member]))
+        own = [(params[n]["kernel"][member], params[n]["bias"][member]) for n in sorted(params)]
+        network = torch_mlp(own)
         networks.append(network)
         options = setup.config.optimizer
         sgd = torch.optim.SGD

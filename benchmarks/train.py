@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.rows import record
+from benchmarks.torch_mlp import torch_mlp
 from memjax import presets
 from memjax.config import resolve
 from memjax.data.batching import epoch_order
@@ -81,17 +82,11 @@ def products_alone(steps, widths=(784, 4096, 4096, 10)):
     return run
 
 
-def torch_mlp(group, setup, steps):
+def torch_steps(group, setup, steps):
     """Returns the same steps in torch, from the same parameters, on the same batches in order."""
     import torch
 
-    layers = [torch.nn.Linear(784, 4096), torch.nn.ReLU(), torch.nn.Linear(4096, 4096)]
-    network = torch.nn.Sequential(*layers, torch.nn.ReLU(), torch.nn.Linear(4096, 10))
-    params = kernels_and_biases(group)
-    with torch.no_grad():
-        for place, (kernel, bias) in zip((0, 2, 4), params, strict=True):
-            network[place].weight.copy_(torch.tensor(kernel.T))
-            network[place].bias.copy_(torch.tensor(bias))
+    network = torch_mlp(kernels_and_biases(group))
     optimizer = torch.optim.SGD(network.parameters(), lr=setup.config.optimizer.learning_rate)
     pixels = torch.from_numpy(setup.examples.images.reshape(NUM_EXAMPLES, -1).copy())
     classes = torch.from_numpy(setup.examples.labels.copy()).long()
@@ -151,7 +146,7 @@ def main():
     mlp, group, setup = our_program(presets.mnist_mlp, (28, 28, 1), 5)
     rows = [("mlp step / its products alone", mlp, products_alone(5), 5, 1 / 1.15)]
     if has_torch:
-        peer, network = torch_mlp(group, setup, 5)
+        peer, network = torch_steps(group, setup, 5)
         mlp(), peer()
         check(group, network)
         rows.append(("mlp step / torch", mlp, peer, 5, 1.4))

@@ -1,9 +1,8 @@
 """What to cite for what was used: BibTeX, by pass."""
 
-import difflib
 from collections.abc import Iterable
 
-from memjax.errors import InputError
+from memjax.errors import InputError, nearest
 from memjax.version import __version__
 
 # Key: kind, title, authors, where, year.
@@ -213,9 +212,7 @@ def citation(passes: Iterable[str] | str = ()) -> str:
     keys = list(_ALWAYS)
     for name in filter(None, names):
         if name not in _USED_BY:
-            close = difflib.get_close_matches(str(name), _USED_BY, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise InputError(f"passes={name!r}: {hint}allowed: {', '.join(_USED_BY)}")
+            raise InputError(f"passes={name!r}: {nearest(str(name), _USED_BY)}")
         keys += _USED_BY[name]
     return "\n\n".join(_entry(key) for key in dict.fromkeys(keys))
 

@@ -401,9 +401,7 @@ def report(found, what):
 
 def campaign(cases=300, files=100, lines=25, seed=0):
     """Prints a table; returns how many were not good."""
-    if not getattr(sys, "_memjax_is_watched", False):
-        sys.addaudithook(_watch)  # for the life of the process; it sleeps between cases
-        sys._memjax_is_watched = True
+    sys.addaudithook(_watch)  # for the life of the process; it sleeps between cases
     outcomes = collections.defaultdict(collections.Counter)
     with tempfile.TemporaryDirectory(prefix="memjax_hostile_") as scratch:
         top = pathlib.Path(scratch)

@@ -1,25 +1,17 @@
 """The audit notebook runs to its last cell, and the cleaned copy has fewer wrong labels."""
 
-import pathlib
 import re
 
 import nbformat
-from nbclient import NotebookClient
 
-ROOT = pathlib.Path(__file__).parent.parent
-NOTEBOOK = ROOT / "notebooks" / "audit.ipynb"
+from tests import notebooks
+
+NOTEBOOK = notebooks.FOLDER / "audit.ipynb"
 
 
 def test_every_cell_runs_and_the_cleaned_copy_has_fewer_wrong_labels(tmp_path, monkeypatch):
-    monkeypatch.setenv("MEMJAX_NOTEBOOK_WORKDIR", str(tmp_path / "run"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    resources = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
-    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
-    printed = "".join(o["text"] for o in outputs if o.output_type == "stream")
+    notebook = notebooks.executed(NOTEBOOK, tmp_path / "run", monkeypatch)
+    outputs, printed = notebooks.outputs_of(notebook), notebooks.printed_by(notebook)
     assert "estimated: 603 examples, 12 networks" in printed
     for issue in ("wrong label", "broken file", "blank", "odd size", "duplicate"):
         assert re.search(rf"^{issue} +\d+$", printed, re.MULTILINE), issue

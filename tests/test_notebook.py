@@ -6,23 +6,11 @@ import types
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+
+from tests import notebooks
 
 ROOT = pathlib.Path(__file__).parent.parent
-NOTEBOOK = ROOT / "notebooks" / "per_example_jacobians.ipynb"
-
-
-def executed(workdir, monkeypatch):
-    monkeypatch.setenv("MEMJAX_NOTEBOOK_WORKDIR", str(workdir))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
-    )
-    client.execute()
-    return notebook
+NOTEBOOK = notebooks.FOLDER / "per_example_jacobians.ipynb"
 
 
 def outputs(notebook, kind):
@@ -34,7 +22,7 @@ def outputs(notebook, kind):
 
 def test_every_cell_runs_and_draws(tmp_path, monkeypatch):
     workdir = tmp_path / "run"
-    notebook = executed(workdir, monkeypatch)
+    notebook = notebooks.executed(NOTEBOOK, workdir, monkeypatch)
     assert (workdir / "summary.json").exists()
     assert (workdir / "analysis" / "sensitivity.parquet").exists()
     assert len(outputs(notebook, "image/png")) == 7

@@ -26,5 +26,7 @@ def test_a_work_that_two_passes_stand_on_is_named_once():
 
 
 def test_an_unknown_name_is_one_line_with_the_nearest():
-    with pytest.raises(InputError, match=r"passes='memorisation': did you mean 'memorization'\?"):
+    with pytest.raises(
+        InputError, match=r"passes='memorisation': did you mean memorization\? allowed: gradients, "
+    ):
         memjax.citation("memorisation")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from etils import epath
 
+from memjax.auditing.stages import save_arrays
 from memjax.data.dataset import Dataset
 from memjax.errors import InputError
 from memjax.runtime.workdir import write_atomically
@@ -153,10 +154,5 @@ def write_clean_copy(folder: epath.PathLike, dataset: Dataset, cleaned: Cleaned)
     )
     text = listing.to_csv(index=False, lineterminator="\n")
     write_atomically(path.with_suffix(".csv"), lambda name: epath.Path(name).write_text(text))
-    write_atomically(path, lambda name: _save(name, arrays))
+    save_arrays(path, arrays)
     return path
-
-
-def _save(path: epath.PathLike, arrays: dict[str, np.ndarray]) -> None:
-    with epath.Path(path).open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]

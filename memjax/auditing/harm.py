@@ -13,7 +13,7 @@ from memjax.config import Config
 from memjax.errors import InputError
 from memjax.loading import load_run
 from memjax.runtime.tables import read_table
-from memjax.runtime.workdir import write_atomically, write_json
+from memjax.runtime.workdir import write_json
 from memjax.training.run import run
 from memjax.training.setup import prepare
 
@@ -106,7 +106,7 @@ def _config_of(
             "validation_images": images[held_out],
             "validation_labels": labels[held_out],
         }
-        write_atomically(path, lambda name: save_arrays(name, arrays))
+        save_arrays(path, arrays)
     standardize = config.dataset.standardize
     own = dataclasses.replace(
         type(config.dataset)(),

@@ -13,7 +13,6 @@ from memjax.data.dataset import Dataset, Split
 from memjax.data.sources import load_dataset
 from memjax.errors import InputError
 from memjax.runtime.progress import duration
-from memjax.runtime.workdir import write_atomically
 from memjax.sweeps.cost import estimate, seconds_per_step
 from memjax.sweeps.grouping import Group
 
@@ -117,7 +116,7 @@ def write_embeddings(request: Request, folder: epath.Path, dataset: Dataset) -> 
     """
     features = read_array(request.embeddings, "embeddings", len(dataset.train))
     arrays = {"images": features.astype(np.float32), "labels": dataset.train.labels}
-    write_atomically(folder / "embeddings.npz", lambda name: save_arrays(name, arrays))
+    save_arrays(folder / "embeddings.npz", arrays)
 
 
 def describe_cost(request: Request) -> str:

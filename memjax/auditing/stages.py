@@ -114,7 +114,7 @@ def evidence_of(config: Config, folder: epath.Path, say: Callable[[str], None]) 
     trained = load_run(folder)
     steps = [step for step in trained.steps if trained.epoch(step) >= _EARLIEST]
     evidence = gather(trained, steps)
-    write_atomically(path, lambda name: save_arrays(name, evidence._asdict()))
+    save_arrays(path, evidence._asdict())
     if (folder / "checkpoints").exists():
         (folder / "checkpoints").rmtree()
     return evidence
@@ -159,7 +159,7 @@ def planted_config(
         )
     if not path.exists():
         arrays = {"images": dataset.train.images, "labels": planted.labels}
-        write_atomically(path, lambda name: save_arrays(name, arrays))
+        save_arrays(path, arrays)
     standardize = config.dataset.standardize
     copy = type(config.dataset)(
         source="npz",
@@ -173,6 +173,10 @@ def planted_config(
 
 
 def save_arrays(path: epath.PathLike, arrays: dict[str, Any]) -> None:
-    """Writes a .npz file."""
-    with epath.Path(path).open("wb") as file:
-        np.savez(file, **arrays)
+    """Writes a .npz file that is whole or absent."""
+
+    def write(name: epath.PathLike) -> None:
+        with epath.Path(name).open("wb") as file:
+            np.savez(file, **arrays)
+
+    write_atomically(path, write)

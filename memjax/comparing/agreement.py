@@ -1,5 +1,6 @@
 """How scores agree with one another, and how well each finds what is known to be wrong."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -36,7 +37,7 @@ def agreement(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         if len(both) < 2:
             row |= {f"{name}{end}": np.nan for name in _MEASURES for end in ("", "_low", "_high")}
             continue
-        draws = np.random.default_rng(seed).integers(0, len(both), (NUM_DRAWS, len(both)))
+        draws = _draws(seed, len(both))
         ranks = scipy.stats.rankdata(both, axis=0)
         for name in _MEASURES:
             # The ranks are those among all examples: a draw is not ranked anew.
@@ -48,6 +49,12 @@ def agreement(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             edges = np.quantile(np.concatenate(found), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             row[f"{name}_low"], row[f"{name}_high"] = edges
     return pd.DataFrame(rows)
+
+
+@functools.lru_cache(maxsize=1)
+def _draws(seed: int, num_examples: int) -> np.ndarray:
+    """[NUM_DRAWS examples]: of the bootstrap; most pairs have equally many examples."""
+    return np.random.default_rng(seed).integers(0, num_examples, (NUM_DRAWS, num_examples))
 
 
 def _cosines(values: np.ndarray, centred: bool) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from etils import epath
 
-from memjax.passes.base import Context
+from memjax.passes.base import Context, save_figure
 
 _QUERIES, _EXAMPLES = 6, 5
 
@@ -21,13 +21,7 @@ def draw(context: Context, table: pd.DataFrame) -> epath.Path:
     Returns:
       The path.
     """
-    from memjax.reporting.style import save
-
-    folder = context.run.workdir / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "attribution.png"
-    save(draw_attribution(context.run, table), path)
-    return path
+    return save_figure(context, draw_attribution(context.run, table), "attribution")
 
 
 def draw_attribution(run: Any, table: pd.DataFrame, num_queries: int = _QUERIES) -> Any:

@@ -331,6 +331,23 @@ class Context:
         return pd.DataFrame(columns | arrays)
 
 
+def save_figure(context: Context, figure: Any, name: str) -> epath.Path:
+    """Saves a pass's picture, figures/NAME.png of the run folder; returns the path.
+
+    Args:
+      context: of the run.
+      figure: of matplotlib.
+      name: without the ending.
+    """
+    from memjax.reporting.style import save
+
+    folder = context.run.workdir / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    save(figure, path)
+    return path
+
+
 def _chosen_steps(run: Run, chosen: tuple[int, ...]) -> list[int]:
     steps = run.steps
     if not steps:

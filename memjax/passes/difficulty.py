@@ -123,10 +123,7 @@ def _is_own(context: Context, split: str, rows: slice) -> np.ndarray:
     examples = context.examples.at(rows)
     if split != "train" or context.run.config.ensemble.subset_fraction == 1.0:
         return np.ones((len(context.members), len(examples.labels)), bool)
-    index = context.run.setup.examples.index
-    order = np.argsort(index)
-    places = order[np.searchsorted(index, examples.source_index, sorter=order)]
-    return np.asarray(context.run.is_member)[np.asarray(context.members)][:, places]
+    return context.run.is_member[: len(context.members), : len(examples.labels)]
 
 
 def _mean_where(values: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -1,12 +1,10 @@
 """The pictures of the passes `rewinding` and `localization`."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from etils import epath
 
-from memjax.passes.base import Context
+from memjax.passes.base import Context, save_figure
 
 _CHECKPOINTS = 6
 
@@ -38,7 +36,7 @@ def draw_rewinding(context: Context, table: pd.DataFrame) -> epath.Path:
         ax.set(title=group, ylim=(-0.03, 1.03), xlabel="layer rewound")
     axes[0, 0].set_ylabel("accuracy")
     axes[0, 0].legend(fontsize=7, title="parameters of", title_fontsize=7)
-    return _saved(context, figure, "rewinding")
+    return save_figure(context, figure, "rewinding")
 
 
 def draw_units(context: Context, table: pd.DataFrame) -> epath.Path:
@@ -73,13 +71,4 @@ def draw_units(context: Context, table: pd.DataFrame) -> epath.Path:
     axes[0, 0].legend(fontsize=7)
     axes[0, 1].set(ylabel="share of these units", ylim=(0, None))
     axes[0, 1].tick_params(axis="x", labelrotation=60, labelsize=7)
-    return _saved(context, figure, "localization")
-
-
-def _saved(context: Context, figure: Any, name: str) -> epath.Path:
-    from memjax.reporting.style import save
-
-    folder = context.run.workdir / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    save(figure, folder / f"{name}.png")
-    return folder / f"{name}.png"
+    return save_figure(context, figure, "localization")

@@ -23,10 +23,15 @@ from memjax.analysis.membership import (
     loss_scores,
     rmia_scores,
 )
-from memjax.analysis.memorization import memorization_scores
 from memjax.analysis.statistics import mean_difference_interval
-from memjax.passes.base import CHECKPOINT_COLUMNS, EXAMPLE_COLUMNS, Context, Pass
-from memjax.passes.memorization import check_subsets
+from memjax.passes.base import (
+    CHECKPOINT_COLUMNS,
+    EXAMPLE_COLUMNS,
+    Context,
+    Pass,
+    save_figure,
+)
+from memjax.passes.memorization import check_subsets, memorized
 
 _CURVE = np.append(0, np.geomspace(1e-4, 1, 41))
 
@@ -159,9 +164,7 @@ def _membership(context: Context, step: int) -> pd.DataFrame:
 
 def _vulnerability(context: Context, step: int) -> pd.DataFrame:
     confidences, correct, is_member = _answers(context, step)
-    on_device = jnp.asarray(is_member)
-    found = example_vulnerability(jnp.asarray(confidences), on_device)
-    memorized = memorization_scores(jnp.asarray(correct), on_device)
+    found = example_vulnerability(jnp.asarray(confidences), jnp.asarray(is_member))
     columns = context.example_columns(step, 0, "train", context.split("train"))
     del columns["member"]
     values = {
@@ -169,10 +172,7 @@ def _vulnerability(context: Context, step: int) -> pd.DataFrame:
         "distance": found.distance,
         "confidence_in": found.confidence_in,
         "confidence_out": found.confidence_out,
-        "memorization": np.asarray(memorized.scores),
-        "standard_error": np.asarray(memorized.standard_error),
-        "num_in": np.asarray(memorized.num_in),
-        "num_out": np.asarray(memorized.num_out),
+        **memorized(correct, is_member),
     }
     return pd.DataFrame(columns | values)
 
@@ -187,7 +187,7 @@ def draw(context: Context, table: pd.DataFrame) -> epath.Path:
     Returns:
       The path.
     """
-    from memjax.reporting.style import new_figure, save, series_style
+    from memjax.reporting.style import new_figure, series_style
 
     figure, axes = new_figure(width=5.5, height=4.5)
     ax = axes[0, 0]
@@ -203,11 +203,7 @@ def draw(context: Context, table: pd.DataFrame) -> epath.Path:
     epoch = table["epoch"].max()
     ax.set_title(f"membership inference, epoch {epoch:g}; 95 % intervals over members", fontsize=9)
     ax.legend(fontsize=7)
-    folder = context.run.workdir / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "membership.png"
-    save(figure, path)
-    return path
+    return save_figure(context, figure, "membership")
 
 
 MEMBERSHIP = Pass(

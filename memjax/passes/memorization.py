@@ -69,22 +69,35 @@ def _check_influence(context: Context) -> None:
         raise InputError("pass influence needs validation examples; this run has none")
 
 
+def memorized(correct: np.ndarray, is_member: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the columns memorization, standard_error, num_in and num_out, each [n].
+
+    Args:
+      correct: bool [members n].
+      is_member: bool [members n].
+    """
+    found = memorization_scores(jnp.asarray(correct), jnp.asarray(is_member))
+    return {
+        "memorization": np.asarray(found.scores),
+        "standard_error": np.asarray(found.standard_error),
+        "num_in": np.asarray(found.num_in),
+        "num_out": np.asarray(found.num_out),
+    }
+
+
 def _memorization(context: Context, step: int) -> pd.DataFrame:
     arrays = context.split("train")
     correct = _correct(context, step, arrays)
     is_member = context.run.is_member[: len(correct), : len(arrays.labels)]
-    found = memorization_scores(jnp.asarray(correct), jnp.asarray(is_member))
-    count_in, count_out = np.asarray(found.num_in), np.asarray(found.num_out)
+    found = memorized(correct, is_member)
+    count_in, count_out = found["num_in"], found["num_out"]
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: no member on that side
         probability_in = (correct & is_member).sum(axis=0) / count_in
         probability_out = (correct & ~is_member).sum(axis=0) / count_out
     columns = context.example_columns(step, 0, "train", arrays)
     del columns["member"]
     values = {
-        "memorization": np.asarray(found.scores),
-        "standard_error": np.asarray(found.standard_error),
-        "num_in": count_in,
-        "num_out": count_out,
+        **found,
         "probability_in": probability_in,
         "probability_out": probability_out,
     }
