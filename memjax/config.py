@@ -161,6 +161,8 @@ class Train:
     # Stop when every member has this accuracy on its training examples; 0: never.
     stop_at_train_accuracy: float = _number(0.0, 0.0, 1.0)
     log_every_epochs: int = _integer(1, 1)
+    # More than one: evaluated and logged within epochs as well, at even distances.
+    logs_per_epoch: int = _integer(1, 1)
     compute_dtype: str = _choice("float32", COMPUTE_DTYPES)  # parameters stay float32
     # Share of the target that is spread evenly over all classes. [not in the paper]
     label_smoothing: float = _number(0.0, 0.0, 0.99)

@@ -107,6 +107,13 @@ EFFECTS: dict[str, Effect] = {
     "regularizer.hidden_noise": _HIDDEN,
     "regularizer.adversarial_radius": _ADVERSARIAL,
     "regularizer.adversarial_steps": _ADVERSARIAL,
+    "train.logs_per_epoch": Effect(
+        "with a log every epoch, of exact training metrics",
+        lambda values: (
+            values["train.log_every_epochs"] == 1 and values["train.train_metrics"] == "exact"
+        ),
+        ("train.log_every_epochs", "train.train_metrics"),
+    ),
     "optimizer.momentum": Effect("with sgd or rmsprop", _has_momentum, ("optimizer.name",)),
     "optimizer.nesterov": Effect(
         "with the momentum of sgd or rmsprop",

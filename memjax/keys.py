@@ -22,6 +22,7 @@ USES = (
     *("adversarial search", "adversarial pass"),  # training.step
     *("input dropout", "input noise"),  # models.regularizers
     *("corrupted examples", "gaussian inputs", "labels", "pixels"),  # data.corruption
+    "held-out noise",  # data.examples
     "analysis",  # passes.base
     *("critical", "curvature", "difficulty", "eigenvalue", "trace"),  # passes
     *("lass", "pgd", "climb"),  # analysis.critical

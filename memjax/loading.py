@@ -14,6 +14,7 @@ from etils import epath
 from flax import linen as nn
 
 from memjax.config import Config, comparable, resolve, unflatten
+from memjax.data.examples import held_out_noise
 from memjax.errors import InputError
 from memjax.memory import memory_budget
 from memjax.models.adapters import Model
@@ -305,6 +306,19 @@ class Run:
             split.index,
             is_wrong,
             split.example_ids,
+        )
+
+    @functools.cached_property
+    def noise(self) -> SplitArrays:
+        """The validation examples with noise as inputs, of the kind trained on; held out as well.
+
+        Raises:
+          InputError: if the run has no noise in its inputs.
+        """
+        images = held_out_noise(self.config.corruption, self.setup.dataset)
+        return self.validation._replace(
+            images=unit_pixels(jax.numpy.asarray(images)),
+            is_corrupted=np.ones(len(images), bool),
         )
 
     @functools.cached_property

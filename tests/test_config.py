@@ -39,6 +39,11 @@ BAD = [
     ({"train.num_epochs": 0}, "config.train.num_epochs=0: must be an integer of at least 1"),
     ({"train.num_epochs": 2**40}, "config.train.num_epochs=1099511627776: must be an integer"),
     ({"train.log_every_epochs": 0}, "config.train.log_every_epochs=0: must be"),
+    ({"train.logs_per_epoch": 0}, "config.train.logs_per_epoch=0: must be"),
+    (
+        {"train.logs_per_epoch": 2, "train.log_every_epochs": 2},
+        "config.train.logs_per_epoch=2: has an effect only with a log every epoch",
+    ),
     ({"train.stop_at_train_accuracy": 1.01}, f"stop_at_train_accuracy=1.01: {UNIT}"),
     ({"checkpoint.every_epochs": -1}, "config.checkpoint.every_epochs=-1: must be an integer of"),
     ({"dataset.num_train": -1}, "config.dataset.num_train=-1: must be an integer of at least 0"),

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from memjax.loading import load_run
 from tests import command_line
 
 SMALL = [
@@ -101,6 +102,21 @@ def test_a_finished_run_has_nothing_left_to_do(undisturbed):
 def test_the_cut_into_dispatches_changes_no_bit(undisturbed, tmp_path):
     assert main(tmp_path / "run", "--config.run.steps_per_dispatch=3").returncode == 0
     assert_same_run(undisturbed[0], tmp_path / "run")
+
+
+def test_logs_within_epochs_are_of_the_same_training(undisturbed, tmp_path):
+    finished = main(tmp_path / "run", "--config.train.logs_per_epoch=2")
+    assert finished.returncode == 0, finished.stderr
+    lines, whole = rows(tmp_path / "run"), rows(undisturbed[0])
+    assert [line["step"] for line in lines] == list(range(0, 49, 2))
+    assert [line["epoch"] for line in lines[:3]] == [0.0, 0.5, 1.0]
+    without_times = [
+        [line | {"wall_seconds": 0.0} for line in some] for some in (lines[::2], whole)
+    ]
+    assert without_times[0] == without_times[1]
+    assert checkpoint_bits(tmp_path / "run") == checkpoint_bits(undisturbed[0])
+    dynamics = load_run(tmp_path / "run").dynamics
+    assert sorted(dynamics["epoch"].unique()) == [line["epoch"] for line in lines]
 
 
 LONG = [*SMALL, "--config.train.num_epochs=120", "--config.checkpoint.every_epochs=40"]

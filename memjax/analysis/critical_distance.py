@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memjax.analysis import interval
-from memjax.analysis._certificates.certificates import certify
+from memjax.analysis._certificates import certificates
 from memjax.analysis._search import attacks, climbing, search
 from memjax.analysis._search.search import Problem
 from memjax.analysis.inputs import LogitsFn
@@ -190,7 +190,7 @@ def _bisect_certificates(
         if not is_open.any():
             break
         radii = np.where(low > 0, np.sqrt(low * high), high / 4)
-        is_safe = certify(
+        is_safe = certificates.certify(
             logits_fn, params, problem, radii, is_open, method, refine_up_to, stop_early=False
         )
         low = np.where(is_open & is_safe, radii, low)
@@ -206,7 +206,7 @@ def _certify(logits_fn, params, problem, highest, refine_up_to, is_affine):
         for slack in 1e-6 * 4.0 ** np.arange(8):
             radii = highest * (1 - slack)
             candidates = (low == 0) & (radii > 0)
-            is_safe = certify(
+            is_safe = certificates.certify(
                 logits_fn, params, problem, radii, candidates, "intervals", stop_early=False
             )
             low = np.where(candidates & is_safe, radii, low)
@@ -227,6 +227,7 @@ def critical_radius(
     *,
     num_starts: int = 20,
     refine_up_to: int = 512,
+    certify: bool = True,
     clip: tuple[float, float] | None = None,
     microbatch_size: int = 512,
     search_logits_fn: LogitsFn | None = None,
@@ -249,6 +250,7 @@ def critical_radius(
       num_starts: of PGD, 20 steps each, the first one from the image.
       refine_up_to: ReLU layers of at most so many units are bounded unit by unit, two backward
         passes a unit and image, six times; 0: never, which is far faster and certifies less.
+      certify: False leaves the certificates out, for which `certified` is 0.
       clip: (lowest, highest) valid pixel, which the box is cut to, or None.
       microbatch_size: how many examples are searched at once; changes no result but for rounding.
       search_logits_fn: the same network computed another way, equal to rounding, for the searches,
@@ -276,9 +278,9 @@ def critical_radius(
         key, (logits_fn, search_logits_fn), params, problem, max_radius, num_starts,
         microbatch_size, is_affine,
     )  # fmt: skip
-    unknown = interval.unknown_primitive(logits_fn, params, problem.images)
+    unknown = interval.unknown_primitive(logits_fn, params, problem.images) if certify else None
     certified = np.zeros_like(found)
-    if unknown is None:
+    if certify and unknown is None:
         highest = np.minimum(found, max_radius)
         certified = _certify(logits_fn, params, problem, highest, refine_up_to, is_affine)
     # Rounded outwards: float32 certificates below, and found distances above, the float64 ones.

@@ -22,6 +22,7 @@ from memjax.data.corruption import (
 )
 from memjax.data.dataset import Dataset, pixel_moments
 from memjax.errors import InputError
+from memjax.keys import tagged
 
 EXAMPLE_COLUMNS = {
     "split": "'train' or 'validation'",
@@ -111,7 +112,7 @@ def corrupt_examples(
         if kind in INPUT_KINDS and not with_images:
             is_chosen[np.asarray(corrupted_positions(key, len(train), config.fraction))] = True
         elif kind in INPUT_KINDS:
-            images, is_chosen = _corrupt_images(kind, key, images, config.fraction)
+            images, is_chosen = _corrupt_images(kind, key, images, config.fraction, images)
         elif kind in LABEL_KINDS and kind != "unique_labels":
             corrupt = _label_corruption(kind, num_classes, config.transition)
             # A permutation keeps the counts of the labels that are there.
@@ -134,6 +135,35 @@ def corrupt_examples(
         train.example_ids,
         class_names,
     )
+
+
+def held_out_noise(config: configuration.Corruption, dataset: Dataset) -> np.ndarray:
+    """Makes of every validation image noise of the kind that the training images were replaced by.
+
+    Nothing of it was trained on, and it is drawn as the training noise is: the place to look at a
+    network that was trained on noise, which never saw a real image.
+
+    Args:
+      config: the checked `corruption` section.
+      dataset: as loaded.
+
+    Returns:
+      [n height width channels] or [n features], of the kind and type of the corrupted images.
+
+    Raises:
+      InputError: if the corruption leaves the inputs as they are.
+    """
+    kind = next((kind for kind in parse_kinds(config.kind) if kind in INPUT_KINDS), None)
+    if kind is None:
+        raise InputError(
+            f"split noise: the inputs of this run are no noise (config.corruption.kind="
+            f"{config.kind!r}); it has train and validation"
+        )
+    key = jax.random.key(config.seed)
+    if kind != "shuffled_pixels":  # which is one permutation for all images
+        key = tagged(key, "held-out noise")
+    images = dataset.validation.images
+    return _corrupt_images(kind, key, images, 1.0, dataset.train.images)[0]
 
 
 def examples_table(dataset: Dataset, examples: Examples) -> pd.DataFrame:
@@ -187,10 +217,10 @@ def _check(config: configuration.Corruption, kinds: tuple[str, ...], dataset: Da
 
 
 def _corrupt_images(
-    kind: str, key: jax.Array, images: np.ndarray, fraction: float
+    kind: str, key: jax.Array, images: np.ndarray, fraction: float, real: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     if kind == "random_inputs":
-        return _with_noise(key, images, fraction)
+        return _with_noise(key, images, fraction, real)
     corrupted, is_corrupted = _shuffle_pixels(
         key, images, fraction, per_example=kind == "shuffled_pixels_each"
     )
@@ -198,10 +228,13 @@ def _corrupt_images(
 
 
 def _with_noise(
-    key: jax.Array, images: np.ndarray, fraction: float
+    key: jax.Array, images: np.ndarray, fraction: float, real: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `randomize_inputs` does, a thousand images at a time: a quarter of its memory."""
-    mean, std = pixel_moments(images, per_channel=False)
+    """What `randomize_inputs` does, a thousand images at a time: a quarter of its memory.
+
+    The noise has the moments of the `real` images.
+    """
+    mean, std = pixel_moments(real, per_channel=False)
     noisy = images / np.float32(255) if images.dtype == np.uint8 else images.copy()
     positions = np.asarray(corrupted_positions(key, len(images), fraction))
     for start in range(0, len(positions), 1000):

@@ -30,7 +30,6 @@ COLUMNS = {
     "split": "validation or train: whose examples are searched",
     "radius": "radius of the search, max-norm, in units of [0, 1] pixels",
     "csr_lower": "share of the examples found critical",
-    "csr_upper": "share of the examples not certified safe",
     "median_radius": "median critical radius found of the examples, in [0, 1] pixels",
     **fit.COLUMNS,
 }

@@ -33,18 +33,33 @@ def gate_of(kind: str) -> Callable[[pd.DataFrame], str]:
     return lambda table: fit.gate()(of_kind(table, kind))
 
 
-def measure_radius_rise(table: pd.DataFrame, kind: str) -> Measurement:
+def measure_radius_rise(
+    table: pd.DataFrame, kind: str, column: str = "median_radius"
+) -> Measurement:
     """Doublings of the final median critical radius from level 0 to 1, by least squares."""
-    rows = of_kind(table, kind)
-    logs = rows.assign(median_radius=np.log2(rows["median_radius"]))
-    if np.isinf(logs["median_radius"]).any():
+    return over_seeds(rise_over_levels(_final_logs(of_kind(table, kind), column)))
+
+
+def measure_own_noise(table: pd.DataFrame) -> Measurement:
+    """Doublings of the final radius, real networks at real images to randX ones at noise images."""
+    noisy = select(table, kind=kinds.RANDX)
+    noisy = select(noisy, level=highest(noisy["level"]))
+    noise = _final_logs(noisy, "noise_median_radius").groupby("seed").first()
+    real = _final_logs(select(table, kind=kinds.REAL), "median_radius").groupby("seed").first()
+    return over_seeds((noise - real).dropna())
+
+
+def _final_logs(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Returns log2 of a radius at the end of training, by level and seed."""
+    logs = rows.assign(**{column: np.log2(rows[column])})
+    if np.isinf(logs[column]).any():
         raise NotMeasurable("for half of the images no other class was found at any distance")
-    return over_seeds(rise_over_levels(final(logs, "median_radius", _RUN)))
+    return final(logs, column, _RUN)
 
 
-def measure_csr_rise(table: pd.DataFrame, kind: str) -> Measurement:
+def measure_csr_rise(table: pd.DataFrame, kind: str, column: str = "csr_lower") -> Measurement:
     """Rise of the CSR at the end of training from noise level 0 to 1, by least squares."""
-    return over_seeds(rise_over_levels(final(of_kind(table, kind), "csr_lower", _RUN)))
+    return over_seeds(rise_over_levels(final(of_kind(table, kind), column, _RUN)))
 
 
 def measure_monotone(table: pd.DataFrame, kind: str) -> Measurement:

@@ -105,8 +105,9 @@ def _capacity(sizes: Sizes, kinds: tuple[str, ...]) -> Iterator[Point]:
                 continue  # nothing would be left
             config = presets.noise(_base(sizes, "mlp"), kind, level)
             config.model.widths = (width, width)
-            if kind == REMOVED:  # as many updates with fewer examples
+            if kind == REMOVED:  # as many updates, and looks at the validation set, with less data
                 config.train.num_epochs = round(sizes.num_epochs / (1 - level))
+                config.train.log_every_epochs = round(1 / (1 - level))
             factors = {"kind": kind, "level": level, "width": width}
             name = f"{kind}_{level:g}_width_{width}"
             yield from _each_seed(sizes, presets.save_ends_only(config), name, factors)
@@ -129,6 +130,7 @@ def dataset_size(sizes: Sizes) -> Iterator[Point]:
             kind = RANDX if level else REAL
             config = presets.noise(_base(sizes, "mlp"), kind, level)
             config.dataset.num_train = number
+            config.train.logs_per_epoch = 4  # a large data set is nearly fitted in few epochs
             factors = {"kind": kind, "level": level, "num_examples": number}
             name = f"{kind}_{level:g}_examples_{number}"
             yield from _each_seed(sizes, _until_fitted(config), name, factors)
@@ -194,8 +196,21 @@ class Study:
 
     @property
     def identity(self) -> str:
-        """16 hex digits that differ when any run or size of the study does."""
-        text = json.dumps([dataclasses.asdict(self.sizes), [c.science() for c in self.configs]])
+        """16 hex digits that differ when any run or size of the study does.
+
+        A field that a later memjax has, left at the default that keeps its results, changes none.
+        """
+        usual = Config().science()
+        runs = [
+            {k: v for k, v in config.science().items() if k not in usual or usual[k] != v}
+            for config in self.configs
+        ]
+        chosen = {
+            field.name: getattr(self.sizes, field.name)
+            for field in dataclasses.fields(Sizes)
+            if getattr(self.sizes, field.name) != field.default
+        }
+        text = json.dumps([chosen, runs])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

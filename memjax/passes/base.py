@@ -29,7 +29,7 @@ CHECKPOINT_COLUMNS = {
 }
 EXAMPLE_COLUMNS = {
     **CHECKPOINT_COLUMNS,
-    "split": "'train' or 'validation'",
+    "split": "'train', 'validation' or 'noise'",
     "index": "position in the source's split",
     "example_id": "file path or key in the source; the index where it has none",
     "label": "the label trained on (validation: the source's)",
@@ -48,12 +48,16 @@ class Options:
 
     Attributes:
       steps: checkpoints to look at; () is all of them.
-      splits: 'train', 'validation'.
+      splits: 'train', 'validation', and of a run with noise in its inputs 'noise': the validation
+        examples with inputs that are noise of the same kind, never trained on.
       num_examples: the first so many of each split; 0 is all.
       members: the first so many members; 0 is all.
       radii: max-norm radii for `critical`, in `radius_units`.
       radius_units: 'unit' is [0, 1], 'pixel' is 0 to 255, 'standardized' what the model sees.
       clip: keep adversarial pixels in [0, 1].
+      certify: for `critical`: whether distances are also bounded from below.
+      lass: for `critical`: whether what the paper's search alone finds is told as well.
+      num_starts: for `critical`: of PGD, in the search for the nearest critical point.
       num_probes: for `sensitivity`: probes spread evenly over the run.
       num_class_probes: the same for `class_sensitivity`, which costs one adjoint more per class.
       norm_order: for `sensitivity`: 1, 2 or inf.
@@ -77,6 +81,9 @@ class Options:
     radii: tuple[float, ...] = (0.01, 0.02, 0.05)
     radius_units: str = "unit"
     clip: bool = False
+    certify: bool = True
+    lass: bool = False
+    num_starts: int = 20
     num_probes: int = 50
     num_class_probes: int = 10
     norm_order: float = 1.0
@@ -95,9 +102,9 @@ class Options:
         for name in ("num_examples", "members", "microbatch_size", "seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         counts = ("num_probes", "num_class_probes", "ntk_examples", "spectrum_examples")
-        for name in (*counts, "unit_examples"):
+        for name in (*counts, "unit_examples", "num_starts"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        splits = ("train", "validation")
+        splits = ("train", "validation", "noise")
         self._require("splits", set(self.splits) <= set(splits) and bool(self.splits), splits)
         self._require("norm_order", self.norm_order in (1, 2, math.inf), ("1", "2", "inf"))
         self._require("radius_units", self.radius_units in RADIUS_UNITS, RADIUS_UNITS)

@@ -46,7 +46,8 @@ def estimate_bytes(config: Config, num_train: int, num_validation: int) -> int:
       num_train: training examples of a member.
       num_validation: validation examples.
     """
-    events = 2 + config.train.num_epochs // config.train.log_every_epochs
+    train = config.train
+    events = 2 + train.num_epochs * train.logs_per_epoch // train.log_every_epochs
     return events * config.ensemble.size * (num_train + num_validation) * BYTES_PER_ROW
 
 

@@ -64,7 +64,10 @@ class Watcher:
 def event_steps(setup: Setup) -> tuple[list[int], list[int]]:
     """Returns the steps that are logged and the steps that are saved, both ascending."""
     config, per_epoch = setup.config, setup.batches.steps_per_epoch
-    logged = set(range(0, setup.num_steps + 1, config.train.log_every_epochs * per_epoch))
+    times = config.train.logs_per_epoch
+    each = 1 if times > 1 else config.train.log_every_epochs
+    places = range(0, config.train.num_epochs * times + 1, each)
+    logged = {round(place * per_epoch / times) for place in places}
     saved = checkpoint_steps(config.checkpoint, per_epoch, config.train.num_epochs)
     return sorted(logged | {setup.num_steps}), saved
 

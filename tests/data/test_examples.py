@@ -10,7 +10,12 @@ import pytest
 from memjax.corruption_kinds import CORRUPTION_KINDS, parse_kinds
 from memjax.data import corruption
 from memjax.data.dataset import Dataset, make_split
-from memjax.data.examples import EXAMPLE_COLUMNS, corrupt_examples, examples_table
+from memjax.data.examples import (
+    EXAMPLE_COLUMNS,
+    corrupt_examples,
+    examples_table,
+    held_out_noise,
+)
 from memjax.errors import InputError
 
 N, CLASSES = 40, 4
@@ -44,6 +49,31 @@ def test_none_changes_nothing():
     assert examples.images.dtype == np.uint8
     assert not examples.is_corrupted.any()
     assert examples.num_classes == CLASSES
+
+
+@pytest.mark.parametrize("kind", ["random_inputs", "shuffled_pixels", "shuffled_pixels_each"])
+def test_held_out_noise_is_of_the_kind_trained_on_and_of_other_images(kind):
+    noise = held_out_noise(section(kind), dataset_of())
+    validation, trained = dataset_of().validation, corrupt(kind, 1.0)
+    assert noise.shape == validation.images.shape
+    assert noise.dtype == trained.images.dtype
+    if kind == "random_inputs":
+        assert abs(noise.mean() - trained.images.mean()) < 0.1
+        assert not np.isin(noise, trained.images).any()
+        return
+    pixels = np.sort(noise.reshape(5, 16, 2), axis=1)
+    np.testing.assert_array_equal(pixels, np.sort(validation.images.reshape(5, 16, 2), axis=1))
+    places = np.arange(32, dtype=np.uint8).reshape(16, 2)
+    same = dataset_of(np.broadcast_to(places.reshape(4, 4, 2), IMAGES.shape))
+    held_out = held_out_noise(section(kind), same)
+    [first, *_] = corrupt_examples(section(kind, 1.0), same).images
+    is_one_permutation = (held_out == first).all()
+    assert is_one_permutation == (kind == "shuffled_pixels")
+
+
+def test_there_is_no_noise_to_hold_out_where_only_labels_are_noise():
+    with pytest.raises(InputError, match=r"split noise: .*random_labels"):
+        held_out_noise(section("random_labels"), dataset_of())
 
 
 @pytest.mark.parametrize("kind", FRACTIONAL)

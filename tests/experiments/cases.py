@@ -14,7 +14,13 @@ NOISE_LEVELS = {
         for kind in ("randx", "randy")
         for name, case in {
             "radius": ({"nearer": -2}, {"nearer": 2}, {"nearer": 0, "noise": LOUD}),
+            "radius_training": ({"nearer": -2}, {"nearer": 2}, {"nearer": 0, "noise": LOUD}),
             "csr": ({"csr": 0.5}, {"csr": -0.3, "csr_after_peak": 0}, {"csr": 0, "noise": LOUD}),
+            "csr_lass": (
+                {"csr": 0.5},
+                {"csr": -0.3, "csr_after_peak": 0},
+                {"csr": 0, "csr_after_peak": 0, "noise": LOUD},
+            ),
             "csr_monotone": (
                 {"csr": 0.5},
                 {"csr": -0.3, "csr_after_peak": 0.0, "noise": 0.001},
@@ -38,6 +44,7 @@ NOISE_LEVELS = {
             ),
         }.items()
     },
+    "radius_own_noise": ({"nearer": -2}, {"nearer": 2}, {"nearer": 0, "noise": LOUD}),
     "patterns_first": (
         {"clean_first": 3},
         {"clean_first": -2.6},

@@ -209,7 +209,7 @@ def noise_levels(
         top = max(1, round(peak * epochs[-1]))
         after = np.clip((epochs - top) / max(1, epochs[-1] - top), 0, 1)
         before = np.clip(epochs / top, 0, 1)
-        is_label = kind == "randY"
+        is_label, is_noise = kind == "randY", kind == "randX" and level > 0
         validation = 0.9 + accuracy * level - 0.3 * (1 - before)
         validation = validation - is_label * fall * level * after + rng.normal(0, noise)
         found = 0.2 + csr * level + is_label * csr_after_peak * level * after
@@ -237,8 +237,16 @@ def noise_levels(
                 "mislabeled_as_label": given,
                 "radius": 0.02,
                 "csr_lower": lower,
-                "csr_upper": np.clip(lower + 0.15, 0, 1),
                 "median_radius": np.where(measured, nearness, np.nan),
+                "csr_lass": np.where(epochs == epochs[-1], 0.9 * lower, np.nan),
+                "train_csr": np.where(epochs == epochs[-1], lower, np.nan),
+                "train_csr_lass": np.where(epochs == epochs[-1], 0.9 * lower, np.nan),
+                "train_median_radius": np.where(epochs == epochs[-1], nearness, np.nan),
+                "noise_csr": np.where(is_noise & (epochs == epochs[-1]), lower, np.nan),
+                "noise_csr_lass": np.where(is_noise & (epochs == epochs[-1]), lower, np.nan),
+                "noise_median_radius": np.where(
+                    is_noise & (epochs == epochs[-1]), nearness, np.nan
+                ),
                 "final": train + rng.normal(0, noise / 200),
             }
         )
@@ -280,7 +288,6 @@ def figure09(
                 "split": split,
                 "radius": 0.3 / 255,
                 "csr_lower": np.clip(found, 0, 1),
-                "csr_upper": np.clip(found + 0.1, 0, 1),
                 "median_radius": 0.01 * 2.0 ** (-4 * level + rng.normal(0, 5 * noise)) + 0 * found,
             }
         )
@@ -292,8 +299,8 @@ def radii(rng, real=0.0, randX=0.3, randY=0.5, noise=0.02, seeds=4):
     for data, ease in (("real", real), ("randX", randX), ("randY", randY)):
         for seed, radius in itertools.product(range(seeds), (0.001, 0.005, 0.01, 0.03, 0.1)):
             found = np.clip(np.log10(radius / 0.001) / 3 + ease + rng.normal(0, noise), 0, 1)
-            rows.append((data, seed, radius, found, min(1.0, found + 0.2)))
-    return pd.DataFrame(rows, columns=["data", "seed", "radius", "csr_lower", "csr_upper"])
+            rows.append((data, seed, radius, found))
+    return pd.DataFrame(rows, columns=["data", "seed", "radius", "csr_lower"])
 
 
 def sharpness(rng, randX=3.0, randY=4.0, noise=0.2, seeds=4):

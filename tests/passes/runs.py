@@ -56,10 +56,19 @@ def _one():
     return _base()
 
 
+def _noise():
+    config = _base()
+    config.corruption.kind = "random_inputs"
+    return config
+
+
+_CONFIGS = {"mlp": _mlp, "cnn": _cnn, "one": _one, "noise": _noise}
+
+
 @functools.cache
 def workdir(name):
-    """Returns the folder of the run `mlp`, `one` (of one member) or `cnn`; do not write there."""
-    run(prepare(resolve({"mlp": _mlp, "cnn": _cnn, "one": _one}[name]())), FOLDER / name)
+    """Returns the folder of the run of a name in `_CONFIGS`; do not write there."""
+    run(prepare(resolve(_CONFIGS[name]())), FOLDER / name)
     return FOLDER / name
 
 

@@ -2,9 +2,12 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
+from memjax.analysis.critical import lass
 from memjax.errors import InputError
+from memjax.keys import tagged
 from memjax.passes import CRITICAL
 from memjax.passes.critical import radii_in_unit_pixels
 from tests.passes import runs
@@ -13,8 +16,13 @@ RADII = (0.0005, 0.02, 0.3)
 
 
 @pytest.fixture(scope="module", params=["one", "cnn"])
-def table(request):
-    context = runs.context(request.param, radii=RADII, num_examples=8)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def table(name):
+    context = runs.context(name, radii=RADII, num_examples=8)
     return context, CRITICAL.compute(context, context.run.steps[-1])
 
 
@@ -56,6 +64,41 @@ def test_random_points_never_contradict_the_upper_bound(table):
             moved = context.run.logits_fn(params, images + radius * signs).argmax(-1)
             changed = np.asarray(moved) != rows["prediction"].to_numpy()
             assert not (changed & ~rows["critical_upper"].to_numpy()).any()
+
+
+def test_without_certificates_the_searches_find_what_they_found_with_them(table, name):
+    context, found = table
+    options = {"radii": RADII, "num_examples": 8, "certify": False, "lass": True}
+    again = CRITICAL.compute(runs.context(name, **options), context.run.steps[-1])
+    np.testing.assert_array_equal(again["found_radius"], found["found_radius"])
+    assert (again["critical_lower"] <= found["critical_lower"]).all()
+    assert again[["critical_upper", "certified_radius"]].isna().all(axis=None)
+    assert found["critical_lass"].isna().all()
+    assert again["critical_lass"].mean() > 0.1
+
+
+def test_lass_alone_is_what_the_function_finds():
+    context = runs.context("one", radii=(0.05,), num_examples=8, certify=False, lass=True)
+    step = context.run.steps[-1]
+    table = CRITICAL.compute(context, step)
+    params = runs.params_of(context, step)
+    key = tagged(context.key, "critical")
+    alone = lass(key, context.run.logits_fn, params, context.examples.images, 0.05)
+    np.testing.assert_array_equal(table["critical_lass"].astype(bool), alone.is_critical)
+
+
+def test_held_out_noise_is_searched_where_inputs_are_noise():
+    context = runs.context("noise", radii=(0.05,), num_examples=8, splits=("validation", "noise"))
+    table = CRITICAL.compute(context, context.run.steps[-1])
+    assert table["split"].value_counts().to_dict() == {"validation": 8, "noise": 8}
+    pd.testing.assert_frame_equal(
+        *(
+            table[table["split"] == split][["index", "label"]].reset_index(drop=True)
+            for split in ("validation", "noise")
+        )
+    )
+    with pytest.raises(InputError, match="split noise"):
+        CRITICAL.compute(runs.context("one", splits=("noise",)), context.run.steps[-1])
 
 
 def test_radii_are_converted_from_their_units():
