@@ -96,6 +96,7 @@ def main() -> None:
     from memjax.sweeps.figures import draw_results
     from memjax.sweeps.run import make_plan, run_sweep, use_every_core
     from memjax.sweeps.table import assemble
+    from memjax.training import dynamics
     from memjax.training.loop import Interrupted
 
     command_line.choose_kernels(any(config.run.deterministic for config in sweep.configs))
@@ -103,6 +104,8 @@ def main() -> None:
     command_line.join_processes()
     share = distributed.share_of_process(FLAGS.task_index, FLAGS.num_tasks)
     plan = distributed.on_all(lambda: make_plan(sweep, *share))
+    if distributed.is_main_process():
+        print(dynamics.describe(plan.configs[0], plan.dynamics_bytes), flush=True)
     if FLAGS.dry_run:
         _dry_run(plan)
         return

@@ -146,7 +146,9 @@ class Reproduction:
             self._say(f"{study.name}: {name} failed: {reason}")
         if outcome.elsewhere:
             raise InputError(f"{folder}: another process is at work on it")
-        runs = StudyRuns(folder, study.points, study.configs, study.sizes, self._data_dir)
+        runs = StudyRuns(
+            folder, study.points, study.configs, study.sizes, self._data_dir, self._say
+        )
         self._trained[study.name] = runs
         return runs
 

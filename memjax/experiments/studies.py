@@ -33,6 +33,7 @@ def _base(sizes: Sizes, network: str) -> ml_collections.ConfigDict:
     config.train.batch_size = sizes.batch_size
     config.train.num_epochs = sizes.num_epochs
     config.train.stop_at_train_accuracy = 0.0
+    config.train.record_dynamics = "off"  # no figure reads them
     config.checkpoint.powers_of_two = False
     config.checkpoint.every_epochs = sizes.checkpoint_epochs
     config.run.progress = False

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ from memjax.experiments.scales import Sizes
 from memjax.loading import Run, load_run
 from memjax.passes import PASSES
 from memjax.passes.base import Context, Options
-from memjax.passes.runner import run_pass
+from memjax.passes.runner import run_pass, table_path
+from memjax.runtime.progress import duration
 from memjax.runtime.workdir import claim
 from memjax.sweeps.points import Point
 from memjax.sweeps.table import assemble
@@ -28,6 +30,14 @@ class StudyRuns:
     Attributes:
       sizes: how large the runs are.
       factors: names of what tells the points apart.
+
+    Args:
+      folder: of the sweep.
+      points: its points.
+      configs: theirs.
+      sizes: as above.
+      data_dir: where tfds keeps its data; None is where the runs had it.
+      say: shows a line to the user.
     """
 
     def __init__(
@@ -37,10 +47,12 @@ class StudyRuns:
         configs: Sequence[Config],
         sizes: Sizes,
         data_dir: str | None = None,
+        say: Callable[[str], None] = print,
     ):
         self.sizes = sizes
         self.factors = list(points[0].factors)
         self._folder, self._points, self._configs = folder, points, configs
+        self._say = say
         self._overrides = {"dataset.data_dir": data_dir} if data_dir else {}
 
     @functools.cached_property
@@ -115,16 +127,22 @@ class StudyRuns:
           The pass's tables one below the other, with the points' factors and `seed`.
         """
         chosen = dataclasses.replace(PASSES[pass_name], name=table_name or pass_name)
-        parts = []
-        for factors, run in self.runs(**wanted):
+        parts, began = [], time.monotonic()
+        found = list(self.runs(**wanted))
+        for done, (factors, run) in enumerate(found):
             steps = tuple(run.steps[-1:]) if options.steps == (-1,) else options.steps
             if steps_of is not None:
                 steps = tuple(steps_of(run))
             context = Context(run, dataclasses.replace(options, steps=steps))
+            is_new = not table_path(context, chosen).exists()
             with claim(run.workdir / "analysis"):
                 table = run_pass(context, chosen)
             columns = factors | {"seed": run.config.seed + table["member"]}
             parts.append(table.assign(**columns))
+            spent = time.monotonic() - began
+            if is_new:
+                left = duration(spent / (done + 1) * (len(found) - done - 1))
+                self._say(f"[{done + 1}/{len(found)} runs  {left} left]  {chosen.name}")
         if not parts:
             raise InputError(f"{self._folder}: no run with {wanted}")
         return pd.concat(parts, ignore_index=True)

@@ -99,6 +99,7 @@ def test_a_dry_run_shows_groups_and_costs_and_writes_nothing(tmp_path):
     finished = command_line.run("memjax.sweep", file_in(tmp_path), "--dry_run", cwd=tmp_path,
                                 PYTHONPATH=os.fspath(command_line.ROOT))  # fmt: skip
     assert finished.returncode == 0, finished.stderr
+    assert "dynamics: recorded: up to " in finished.stdout
     assert "group 0: 3 points, 310 parameters, 24 steps" in finished.stdout
     assert "in all 6 points in 2 groups" in finished.stdout
     assert "w8_l0.5" in finished.stdout
