@@ -39,6 +39,7 @@ BENCHMARKS = {
     "attribution": ("Attribution", [], True),
     "audit": ("Wrong labels", ["--data=digits", "--seeds=3", "--out=audit.json"], True),
     "torch_resnet": ("ResNet-18 step by step beside torch", [], True),
+    "torch_check": ("Figure 7's network trained by torch", [], True),
     "figure_costs": ("The paper's figures at full size, computed", [], True),
 }
 PACKAGES = (

@@ -321,6 +321,11 @@ class Run:
             is_corrupted=np.ones(len(images), bool),
         )
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes trained on, by label."""
+        return self.setup.examples.class_names
+
     @functools.cached_property
     def is_member(self) -> np.ndarray:
         """bool [members n]: which training examples each member was trained on."""

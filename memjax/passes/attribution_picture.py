@@ -33,17 +33,21 @@ def draw_attribution(run: Any, table: pd.DataFrame, num_queries: int = _QUERIES)
     count = min(_EXAMPLES, table["rank"].max() + 1)
     figure, axes = new_figure(2 * count + 1, len(queries), width=1.05, height=1.35)
     images = {"train": _images(run.train), "validation": _images(run.validation)}
+    names, true_names = (
+        [_short(name) for name in each] for each in (run.class_names, run.setup.dataset.class_names)
+    )
     for row, query in zip(axes, queries, strict=True):
         of_query = table[table["query"] == query].sort_values("rank")
         first = of_query.iloc[0]
-        title = f"query {query}\nis {first.query_label}, said {first.query_prediction}"
+        said = names[first.query_prediction]
+        title = f"query {query}\nis {true_names[first.query_label]}, said {said}"
         _show(row[0], images["validation"][query], title, "black")
         chosen = [(example, "#0072B2") for example in of_query[:count].itertuples()]
         chosen += [(example, "#D55E00") for example in of_query[::-1][:count].itertuples()]
         for ax, (example, color) in zip(row[1:], chosen, strict=True):
-            label = f"{example.label}"
+            label = names[example.label]
             if example.label != example.true_label:
-                label += f" (truly {example.true_label})"
+                label += f" (truly {true_names[example.true_label]})"
             _show(
                 ax, images["train"][example.train_index],
                 f"{label}\n{example.attribution:+.1e}", color,
@@ -54,6 +58,10 @@ def draw_attribution(run: Any, table: pd.DataFrame, num_queries: int = _QUERIES)
         fontsize=8,
     )
     return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 12 else f"{name[:11]}…"
 
 
 def _images(arrays: Any) -> dict[int, np.ndarray]:

@@ -9,6 +9,7 @@ from memjax.analysis.attribution import example_attribution
 from memjax.errors import InputError
 from memjax.loading import Run, load_run
 from memjax.passes import ATTRIBUTION
+from memjax.passes.attribution_picture import draw_attribution
 from memjax.passes.base import Context, Options
 from memjax.passes.runner import run_pass
 from memjax.passes.sensitivity import sgd_updates
@@ -82,6 +83,19 @@ def test_the_picture_shows_queries_and_examples(table):
     path = ATTRIBUTION.draw(context, found)
     assert path.exists()
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_picture_calls_classes_by_their_names(table):
+    context, found = table
+    run = Run(context.run.workdir)
+    names = tuple(f"class {label}" for label in range(10))
+    dataset = dataclasses.replace(run.setup.dataset, class_names=names)
+    examples = dataclasses.replace(run.setup.examples, class_names=names)
+    run.setup = run.setup._replace(dataset=dataset, examples=examples)
+    first = found[found["member"] == 0].iloc[0]
+    titles = [ax.get_title() for ax in draw_attribution(run, found, num_queries=1).axes]
+    assert f"is class {first.query_label}, said class {first.query_prediction}" in titles[0]
+    assert all("class " in title for title in titles)
 
 
 def test_a_notebook_asks_a_run(table):
