@@ -12,9 +12,11 @@ class Context:
       setup: one phrase for the caption: data set, network, number of examples, optimizer.
       reductions: how this scale is smaller than the paper, one sentence each.
       made: when the runs were made, on what, with which version; one phrase.
+      seconds: how long that took, training included that was not done yet for another figure.
     """
 
     scale: str
     setup: str
     reductions: tuple[str, ...] = ()
     made: str = ""
+    seconds: float = 0.0

@@ -1,7 +1,7 @@
 """The reproduction of the paper: trains what figures need, draws, judges, reports; goes on."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -106,7 +106,8 @@ class Reproduction:
         if _identity_of(self._table(name)) == identity:
             return False
         self._say(f"{name}: {experiment.TITLE.partition(': ')[2] or experiment.TITLE}")
-        began = time.monotonic()
+        began, spent = time.monotonic(), self._spent.get(name, {})
+        before: float = spent["seconds"] if spent.get("identity") == identity else 0.0
         try:
             studies = {study: self._train(self.studies[study]) for study in experiment.STUDIES}
             table = experiment.tabulate(studies)
@@ -115,6 +116,7 @@ class Reproduction:
                 self._setup(experiment),
                 self._reductions(experiment),
                 describe_making(),
+                round(before + time.monotonic() - began, 1),
             )
             save_table(self._table(name), experiment, table, context, identity)
             redraw(self._table(name))
@@ -128,9 +130,7 @@ class Reproduction:
             errors[name] = " ".join(str(error).split()) or type(error).__name__
             self._say(f"{name}: failed: {errors[name]}")
         finally:
-            before = self._spent.get(name, {})
-            seconds = before["seconds"] if before.get("identity") == identity else 0.0
-            seconds = round(seconds + time.monotonic() - began, 1)
+            seconds = round(before + time.monotonic() - began, 1)
             self._spent[name] = {"identity": identity, "seconds": seconds}
             write_json(self.workdir / "reproduction.json", self._state())
         return True
@@ -170,7 +170,7 @@ class Reproduction:
             title=f"A Closer Look at Memorization in Deep Networks, reproduced ({self.scale})",
             scale=self.scale,
             command=self._command(",".join(_short(name) for name in self.figures)),
-            seconds=sum(map(self._seconds, self.figures)),
+            seconds=sum(self._seconds(name, tables) for name in self.figures),
             seeds=f"number of seeds per study, counted from 0: {seeds}",
             environment=describe_environment(),
         )
@@ -189,7 +189,7 @@ class Reproduction:
             "name": name,
             "title": experiment.TITLE,
             "command": self._command(_short(name)),
-            "seconds": self._seconds(name),
+            "seconds": self._seconds(name, tables),
         }
         if name not in tables:
             error = errors.get(name, "its table is not there")
@@ -225,7 +225,10 @@ class Reproduction:
     def _state(self) -> dict[str, Any]:
         return {"scale": self.scale, "studies": self._made_of, "spent": self._spent}
 
-    def _seconds(self, name: str) -> float:
+    def _seconds(self, name: str, tables: Mapping[str, tuple[Any, Any, Context]]) -> float:
+        """Returns what a figure took, wherever its table was made."""
+        if name in tables and tables[name][2].seconds:
+            return tables[name][2].seconds
         return self._spent.get(name, {}).get("seconds", 0.0)
 
     def _command(self, figures: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -119,6 +120,22 @@ def test_removed_examples_are_of_no_figure_but_the_control(made):
         table = _table(made, name)
         assert set(table["level"]) == {0.0, 0.8}
     assert len(_table(made, "figure05")) == (rows["kind"] != "removed").sum()
+
+
+def test_tables_of_two_folders_make_one_report(made, tiny, tmp_path):
+    everything, results = made
+    (tmp_path / "figures").mkdir()
+    names = ["figure01", "figure03"]
+    for name in names:
+        shutil.copy(everything.workdir / "figures" / f"{name}.parquet", tmp_path / "figures")
+    together = Reproduction(tmp_path, "tiny", names, say=lambda line: None).redraw()
+    alone = {result.name: result for result in results}
+    for result in together:
+        assert (result.status, result.made) == ("done", alone[result.name].made)
+        assert 0 < result.seconds == alone[result.name].seconds
+        effects = [str(verdict.effect) for verdict in result.claims]  # nan is like nan
+        assert effects == [str(verdict.effect) for verdict in alone[result.name].claims]
+    assert (tmp_path / "report" / "report.html").exists()
 
 
 def test_second_call_runs_nothing(made, monkeypatch):
