@@ -36,6 +36,9 @@ flags.DEFINE_integer("num_probes", 50, "sensitivity: steps at which the loss is 
 flags.DEFINE_integer("num_class_probes", 10, "class_sensitivity: such steps.")
 flags.DEFINE_string("norm_order", "1", "sensitivity: 1, 2 or inf.")
 flags.DEFINE_bool("include_direct", True, "sensitivity: count an example's own loss term.")
+flags.DEFINE_float(
+    "max_trajectory_error", 0.05, "sensitivity, attribution: distance allowed from the checkpoint."
+)
 flags.DEFINE_bool("freeze_statistics", False, "sensitivity: allow BatchNorm, statistics frozen.")
 flags.DEFINE_integer("ntk_examples", 100, "ntk: training examples in its block.")
 flags.DEFINE_integer("spectrum_examples", 1000, "jacobian_spectrum: examples of each split.")

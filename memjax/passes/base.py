@@ -62,6 +62,8 @@ class Options:
       num_class_probes: the same for `class_sensitivity`, which costs one adjoint more per class.
       norm_order: for `sensitivity`: 1, 2 or inf.
       include_direct: for `sensitivity`: whether an example's own loss term counts.
+      max_trajectory_error: for `sensitivity` and `attribution`: how far from the checkpoint the
+        updates may end that are differentiated, relatively; it decides whether, not what.
       freeze_statistics: for `sensitivity` of a network with BatchNorm: allow frozen statistics.
       ntk_examples: for `ntk`: the first so many training examples, each with each.
       spectrum_examples: for `jacobian_spectrum`: the first so many examples of each split.
@@ -88,6 +90,7 @@ class Options:
     num_class_probes: int = 10
     norm_order: float = 1.0
     include_direct: bool = True
+    max_trajectory_error: float = 0.05
     freeze_statistics: bool = False
     ntk_examples: int = 100
     spectrum_examples: int = 1000
@@ -106,6 +109,7 @@ class Options:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         splits = ("train", "validation", "noise")
         self._require("splits", set(self.splits) <= set(splits) and bool(self.splits), splits)
+        self._require("max_trajectory_error", self.max_trajectory_error > 0, "a number above 0")
         self._require("norm_order", self.norm_order in (1, 2, math.inf), ("1", "2", "inf"))
         self._require("radius_units", self.radius_units in RADIUS_UNITS, RADIUS_UNITS)
         self._require("measure", self.measure in ("loss", "margin"), ("loss", "margin"))

@@ -22,7 +22,6 @@ from memjax.training.setup import abstract_state
 from memjax.training.state import TrainState, member_keys
 from memjax.training.step import Batch, make_train_step
 
-MAX_TRAJECTORY_ERROR = 0.05
 MAX_CLASSES = 100
 
 # What makes an update another one than plain SGD on the images and labels.
@@ -183,12 +182,14 @@ def check_end(context: Context, again: Any, params: Any, name: str = "sensitivit
     pairs = zip(jax.tree.leaves(again["params"]), jax.tree.leaves(params["params"]), strict=True)
     squares = [(jnp.sum((a - b) ** 2), jnp.sum(b**2)) for a, b in pairs]
     error = float(np.sqrt(sum(a for a, _ in squares) / sum(b for _, b in squares)))
-    if not error < MAX_TRAJECTORY_ERROR:
+    most = context.options.max_trajectory_error
+    if not error < most:
         step = last_step(context)
         raise InputError(
             f"pass {name}: the updates run again end {error:.1%} away from the checkpoint of "
-            f"step {step} (must be below {MAX_TRAJECTORY_ERROR:.0%}): training has amplified "
-            "rounding; choose an earlier checkpoint with --steps"
+            f"step {step} (must be below {most:.0%}): training has amplified rounding; choose an "
+            "earlier checkpoint with --steps, or allow more with --max_trajectory_error: what is "
+            "measured is then a training of its own, from the same start in the same order"
         )
     return error
 

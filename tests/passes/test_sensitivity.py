@@ -80,6 +80,8 @@ def test_another_trajectory_is_refused():
     context.run.config = dataclasses.replace(config, optimizer=optimizer)
     with pytest.raises(InputError, match="away from the checkpoint of step 9"):
         SENSITIVITY.compute(context, None)
+    context.options = dataclasses.replace(context.options, max_trajectory_error=10.0)
+    assert (SENSITIVITY.compute(context, None)["trajectory_error"] > 0.05).all()
 
 
 def test_class_i_s_terms_by_the_images_of_class_j():
