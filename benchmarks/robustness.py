@@ -159,7 +159,7 @@ def measured(given: argparse.Namespace) -> pd.DataFrame:
                         c for c in CLAIMS if c.name in WITH_RADIUS and c.figure == figure
                     ]
                 elif place and figure == "figure03":
-                    continue
+                    break
                 # Each row is asked about alone: no correction over the rows of a page.
                 for claim in claims:
                     [verdict] = judge_all([claim], {figure: table})

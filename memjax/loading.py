@@ -1,11 +1,10 @@
 """A finished or running run, opened for analysis."""
 
-import collections
 import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,53 +15,17 @@ from flax import linen as nn
 from memjax.config import Config, comparable, resolve, unflatten
 from memjax.data.examples import held_out_noise
 from memjax.errors import InputError
-from memjax.memory import memory_budget
 from memjax.models.adapters import Model
-from memjax.runtime.checkpoints import Checkpoints, finite_and_checksums
+from memjax.restoring import noted, read
+from memjax.runtime.checkpoints import Checkpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import difference, is_being_cleared, read_config, read_group
+from memjax.split_arrays import SplitArrays
 from memjax.training.dynamics import parts_of, read_dynamics
 from memjax.training.point_folder import DERIVED, config_document
-from memjax.training.setup import Setup, abstract_saved, member_subsets, prepare
+from memjax.training.setup import Setup, member_subsets, prepare
 from memjax.training.step import Network, for_inference, make_logits_fn, unit_pixels
-
-
-class SplitArrays(NamedTuple):
-    """The examples of one split as the network was given them.
-
-    Attributes:
-      images: [n height width channels], float32 in [0, 1] (Gaussian inputs are not clipped).
-      labels: int32 [n], the labels trained on.
-      true_labels: int32 [n], before corruption; where the source knows better, its true labels.
-      is_corrupted: bool [n], by the corruption, or mislabelled in the source.
-      source_index: int64 [n], positions in the source's split.
-      is_mislabeled: bool [n], the label is not the true label.
-      example_ids: str [n], file paths or keys in the source.
-    """
-
-    images: jax.Array
-    labels: np.ndarray
-    true_labels: np.ndarray
-    is_corrupted: np.ndarray
-    source_index: np.ndarray
-    is_mislabeled: np.ndarray
-    example_ids: np.ndarray
-
-    def at(self, rows: Any) -> "SplitArrays":
-        """Returns the chosen rows: a slice, a mask, or positions."""
-        return SplitArrays(*(values[rows] for values in self))  # type: ignore[arg-type]
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """Returns what every table says of an example, column -> [n]."""
-        return {
-            "index": self.source_index,
-            "example_id": self.example_ids,
-            "label": self.labels,
-            "true_label": self.true_labels,
-            "is_corrupted": self.is_corrupted,
-            "is_mislabeled": self.is_mislabeled,
-        }
 
 
 def shared_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
@@ -84,48 +47,6 @@ def _logits_fn_of(
     model: nn.Module | Model, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Callable[[Any, jax.Array], jax.Array]:
     return make_logits_fn(Network(model, np.array(mean, np.float32), np.array(std, np.float32)))
-
-
-class _Read(NamedTuple):
-    """What is kept of a checkpoint: params [rows ...] on the host, checksums as found, metadata."""
-
-    params: Any
-    checksums: list[int]
-    metadata: dict[str, Any]
-
-
-_read_ones: collections.OrderedDict[tuple[str, int], _Read] = collections.OrderedDict()
-
-
-def _read(checkpoints: Checkpoints, folder: epath.Path, step: int, setup: Setup) -> _Read:
-    """Returns a checkpoint; the last ones read are kept, for all passes and points of a group.
-
-    The optimiser's state is read for the checksum, and let go at once.
-    """
-    metadata = checkpoints.metadata(step)
-    key = f"{folder}", step
-    if key in _read_ones and _read_ones[key].metadata == metadata:
-        _read_ones.move_to_end(key)
-        return _read_ones[key]
-    _read_ones.pop(key, None)
-    state, metadata = checkpoints.restore(step, abstract_saved(setup))
-    checksums = np.asarray(finite_and_checksums(state)[1]).tolist()
-    for leaf in jax.tree.leaves(state.state.params):
-        leaf.setflags(write=False)  # all who ask are given the same arrays
-    _read_ones[key] = _Read(state.state.params, checksums, metadata)
-    sizes = {
-        k: sum(x.nbytes for x in jax.tree.leaves(each.params)) for k, each in _read_ones.items()
-    }
-    most = memory_budget(jax.devices("cpu")[0]) // 8
-    while len(_read_ones) > 1 and sum(sizes[k] for k in _read_ones) > most:
-        _read_ones.popitem(last=False)
-    return _read_ones[key]
-
-
-def _noted(checkpoints: Checkpoints, folder: epath.Path, step: int) -> dict[str, Any]:
-    """Returns what was noted with a checkpoint, from what was read where that is at hand."""
-    key = f"{folder}", step
-    return _read_ones[key].metadata if key in _read_ones else checkpoints.metadata(step)
 
 
 def _let_import_from(folder: str) -> None:
@@ -216,7 +137,7 @@ class Run:
                 if not name:
                     found[step] = folder, store, list(range(self.num_members))
                     continue
-                rows = _noted(store, folder, step)["rows"]
+                rows = noted(store, folder, step)["rows"]
                 own = [place for place, (owner, _) in enumerate(rows) if owner == name]
                 if own:
                     found[step] = folder, store, own
@@ -245,7 +166,7 @@ class Run:
     def member_params(self, step: int) -> Any:
         """Returns the params of every member at a checkpoint, each a numpy array [members ...]."""
         folder, store, rows = self._place(step)
-        params, checksums, metadata = _read(store, folder, step, self.setup)
+        params, checksums, metadata = read(store, folder, step, self.setup)
         noted = [metadata["checksum"][row] for row in rows]
         store.check_sums(step, noted, [checksums[row] for row in rows])
         if rows == list(range(len(checksums))):
@@ -255,7 +176,7 @@ class Run:
     def last_step(self, member: int) -> int:
         """Returns the last step that a member was trained; its params stay as they are then."""
         folder, store, rows = self._place(self.steps[-1])
-        metadata = _noted(store, folder, self.steps[-1])
+        metadata = noted(store, folder, self.steps[-1])
         ended = max(metadata[how][rows[member]] for how in ("fitted", "diverged"))
         return ended if ended >= 0 else self.steps[-1]
 

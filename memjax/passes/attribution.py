@@ -12,7 +12,7 @@ from memjax.analysis.attribution import example_attribution
 from memjax.analysis.attribution_retrain import retrain, retrained_measures
 from memjax.analysis.attribution_trust import Trust, attribution_trust
 from memjax.errors import InputError
-from memjax.loading import Run, SplitArrays
+from memjax.loading import Run
 from memjax.passes.attribution_picture import draw
 from memjax.passes.base import CHECKPOINT_COLUMNS, Context, Options, Pass
 from memjax.passes.sensitivity import (
@@ -23,6 +23,7 @@ from memjax.passes.sensitivity import (
     member_examples,
     sgd_updates,
 )
+from memjax.split_arrays import SplitArrays
 from memjax.training.optimizers import make_optimizer
 
 _QUERIES_OF_PART = 100

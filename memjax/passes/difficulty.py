@@ -18,9 +18,9 @@ import memjax.analysis.difficulty as difficulty
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.statistics import binomial_null, overdispersion
 from memjax.keys import tagged
-from memjax.loading import SplitArrays
 from memjax.passes.base import EXAMPLE_COLUMNS, OF_EXAMPLES, Context, Pass
 from memjax.passes.difficulty_moments import Moments
+from memjax.split_arrays import SplitArrays
 from memjax.training.dynamics import parts_of, read_part
 
 _RECORDED = "loss", "margin", "prediction"

@@ -10,8 +10,8 @@ import pandas as pd
 from memjax.analysis.gradients import gradient_norms
 from memjax.analysis.microbatch import over_devices
 from memjax.analysis.scores import example_scores
-from memjax.loading import SplitArrays
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
+from memjax.split_arrays import SplitArrays
 
 COLUMNS = {
     **EXAMPLE_COLUMNS,

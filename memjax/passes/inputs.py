@@ -10,8 +10,8 @@ import pandas as pd
 from memjax.analysis.input_gradients import input_gradient_norms, input_loss_curvature
 from memjax.analysis.microbatch import over_devices
 from memjax.keys import tagged
-from memjax.loading import SplitArrays
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
+from memjax.split_arrays import SplitArrays
 
 COLUMNS = {
     **EXAMPLE_COLUMNS,

@@ -18,8 +18,8 @@ from memjax.analysis.jacobians import (
     parameter_jacobian_norms,
 )
 from memjax.analysis.microbatch import over_devices, over_microbatches
-from memjax.loading import SplitArrays
 from memjax.passes.base import CHECKPOINT_COLUMNS, EXAMPLE_COLUMNS, Context, Pass, as_lists
+from memjax.split_arrays import SplitArrays
 
 JACOBIAN_COLUMNS = {
     **EXAMPLE_COLUMNS,
@@ -30,7 +30,7 @@ JACOBIAN_COLUMNS = {
 }
 SPECTRUM_COLUMNS = {
     **CHECKPOINT_COLUMNS,
-    "split": "'train' or 'validation'",
+    "split": EXAMPLE_COLUMNS["split"],
     "num_examples": "rows of the extended data Jacobian",
     "class": "the logit whose input gradients are stacked",
     "singular_values": "of the stack [examples pixels], largest first (per unit of pixel)",

@@ -20,9 +20,9 @@ from memjax.analysis.localization import (
 )
 from memjax.analysis.microbatch import over_devices
 from memjax.errors import InputError
-from memjax.loading import SplitArrays
 from memjax.passes.base import CHECKPOINT_COLUMNS, EXAMPLE_COLUMNS, Context, Pass
 from memjax.passes.localization_picture import draw_rewinding, draw_units
+from memjax.split_arrays import SplitArrays
 
 _MAX_UNITS = 100
 _OTHERS = 64

@@ -10,8 +10,8 @@ import pandas as pd
 from memjax import memory
 from memjax.analysis.memorization import cross_influence, memorization_scores, top_influence_pairs
 from memjax.errors import InputError
-from memjax.loading import SplitArrays
 from memjax.passes.base import CHECKPOINT_COLUMNS, EXAMPLE_COLUMNS, Context, Pass
+from memjax.split_arrays import SplitArrays
 
 NUM_PAIRS = 1000
 

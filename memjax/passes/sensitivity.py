@@ -14,9 +14,9 @@ from memjax.analysis.statistics import gini
 from memjax.config import flatten
 from memjax.data.batching import Batches, batch_rows, epoch_order
 from memjax.errors import InputError
-from memjax.loading import SplitArrays
 from memjax.models.adapters import FIXED
 from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
+from memjax.split_arrays import SplitArrays
 from memjax.training.optimizers import is_decayed, make_schedule
 from memjax.training.setup import abstract_state
 from memjax.training.state import TrainState, member_keys
