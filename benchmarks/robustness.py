@@ -26,8 +26,9 @@ from memjax.experiments.studies import STUDIES
 from memjax.experiments.study_runs import StudyRuns
 from memjax.passes.base import Options
 from memjax.reporting.claims import judge_all
+from memjax.sweeps.plan import make_plan, use_every_core
 from memjax.sweeps.points import Sweep, check_points
-from memjax.sweeps.run import make_plan, run_sweep, use_every_core
+from memjax.sweeps.run import run_sweep
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE, PICTURE = ROOT / "docs" / "robustness.md", ROOT / "docs" / "robustness.png"

@@ -26,7 +26,7 @@ from memjax import presets
 from memjax.config import resolve
 from memjax.data.batching import epoch_order
 from memjax.sweeps.cost import sweep_mesh
-from memjax.sweeps.run import use_every_core
+from memjax.sweeps.plan import use_every_core
 from memjax.training.group import Group
 from memjax.training.memory import chunk_size, members_per_chunk
 from memjax.training.setup import prepare

@@ -156,7 +156,7 @@ def main() -> None:
     from memjax.errors import InputError
     from memjax.passes.runner import table_path, write_pass
     from memjax.runtime.distributed import is_main_process, on_all, on_main
-    from memjax.runtime.workdir import claim
+    from memjax.runtime.locks import claim
 
     command_line.choose_kernels(FLAGS.deterministic)
     command_line.join_processes()

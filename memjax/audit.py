@@ -39,7 +39,7 @@ def main() -> None:
     from memjax.auditing.harm import check_harm, describe_harm
     from memjax.auditing.request import Request, describe_cost
     from memjax.auditing.run import apply_decisions, audit, describe
-    from memjax.sweeps.run import use_every_core
+    from memjax.sweeps.plan import use_every_core
     from memjax.training.loop import Interrupted
 
     use_every_core()

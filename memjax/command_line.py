@@ -264,7 +264,7 @@ def run_entry_point(main: Callable[[], None]) -> None:
             jax.config.update("jax_compilation_cache_dir", flags.FLAGS.compilation_cache)
         _check_buckets()
         if not flags.FLAGS.lock:
-            from memjax.runtime.workdir import use_locks
+            from memjax.runtime.locks import use_locks
 
             use_locks(False)
         code = _run(main)

@@ -22,8 +22,9 @@ from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import difference, is_being_cleared, read_config, read_group
 from memjax.split_arrays import SplitArrays
+from memjax.training.documents import config_document
 from memjax.training.dynamics import parts_of, read_dynamics
-from memjax.training.point_folder import DERIVED, config_document
+from memjax.training.point_folder import DERIVED
 from memjax.training.setup import Setup, member_subsets, prepare
 from memjax.training.step import Network, for_inference, make_logits_fn, unit_pixels
 

@@ -67,8 +67,8 @@ def main() -> None:
     from memjax.located import located
     from memjax.runtime.distributed import check_same_on_all_processes, is_main_process, on_all
     from memjax.training import dynamics
+    from memjax.training.documents import describe_setup
     from memjax.training.loop import Interrupted
-    from memjax.training.point_folder import describe_setup
     from memjax.training.run import dynamics_bytes, run
     from memjax.training.setup import prepare
 

@@ -51,7 +51,7 @@ def main() -> None:
     from memjax.experiments.cost import describe_cost
     from memjax.experiments.reproduction import Reproduction, figure_names
     from memjax.reporting.claims import count_verdicts
-    from memjax.sweeps.run import use_every_core
+    from memjax.sweeps.plan import use_every_core
     from memjax.training.loop import Interrupted
 
     command_line.choose_kernels(FLAGS.deterministic)

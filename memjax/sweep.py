@@ -94,7 +94,8 @@ def main() -> None:
     from memjax.experiments.sweep_tables import save_tables
     from memjax.runtime import distributed
     from memjax.sweeps.figures import draw_results
-    from memjax.sweeps.run import make_plan, run_sweep, use_every_core
+    from memjax.sweeps.plan import make_plan, use_every_core
+    from memjax.sweeps.run import run_sweep
     from memjax.sweeps.table import assemble
     from memjax.training import dynamics
     from memjax.training.loop import Interrupted

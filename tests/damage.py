@@ -29,8 +29,9 @@ from absl import logging as absl_logging
 from memjax import load_run
 from memjax.config import default_config, resolve
 from memjax.errors import InputError
+from memjax.sweeps.plan import make_plan
 from memjax.sweeps.points import Point, Sweep, check_points
-from memjax.sweeps.run import make_plan, run_sweep
+from memjax.sweeps.run import run_sweep
 from memjax.training.loop import Interrupted
 from memjax.training.point_folder import PointFolder
 from memjax.training.run import run

@@ -120,12 +120,6 @@ if TYPE_CHECKING:
     )
     from memjax.analysis.losses import softmax_cross_entropy as softmax_cross_entropy
     from memjax.analysis.membership import (
-        attack_auc as attack_auc,
-    )
-    from memjax.analysis.membership import (
-        attack_tpr as attack_tpr,
-    )
-    from memjax.analysis.membership import (
         example_vulnerability as example_vulnerability,
     )
     from memjax.analysis.membership import (
@@ -140,6 +134,8 @@ if TYPE_CHECKING:
     from memjax.analysis.membership import (
         rmia_scores as rmia_scores,
     )
+    from memjax.analysis.membership_curves import attack_auc as attack_auc
+    from memjax.analysis.membership_curves import attack_tpr as attack_tpr
     from memjax.analysis.memorization import (
         cross_influence as cross_influence,
     )

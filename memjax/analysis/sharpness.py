@@ -8,7 +8,6 @@ Source: Arpit et al. (workshop version, 2017) take the largest-magnitude eigenva
 """
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,8 +16,8 @@ import jax.numpy as jnp
 
 from memjax import memory
 from memjax.analysis._jaxprs import inlined_jaxpr, num_values
+from memjax.analysis._lanczos import inner, lanczos, random_like
 from memjax.analysis._leaves import merge_params, split_params
-from memjax.analysis._precision import wide_dtype
 from memjax.analysis.inputs import ExampleLoss, LogitsFn, check_model
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.microbatch import (
@@ -153,7 +152,9 @@ def _eigenvalue(
         logits_fn, params, images, labels, microbatch_size, example_loss
     )
     size = sum(leaf.size for leaf in weights)
-    return _lanczos(key, hessian_product, weights, min(num_iterations, size), tolerance)
+    return HessianEigenvalue(
+        *lanczos(key, hessian_product, weights, min(num_iterations, size), tolerance)
+    )
 
 
 def hessian_trace(
@@ -222,8 +223,8 @@ def _trace(
     )
 
     def quadratic_form(probe_key: jax.Array) -> jax.Array:
-        probe = _random_like(jax.random.rademacher, probe_key, weights)
-        return _inner(probe, hessian_product(probe))
+        probe = random_like(jax.random.rademacher, probe_key, weights)
+        return inner(probe, hessian_product(probe))
 
     forms = jax.lax.map(quadratic_form, jax.random.split(key, num_probes))
     return HessianTrace(forms.mean(), forms.std(ddof=1) / num_probes**0.5)
@@ -291,81 +292,3 @@ def _microbatches(
 
     counts = (jnp.arange(size * num_batches) < n).astype(jnp.float32)
     return cut(images), cut(labels), counts.reshape(size, num_batches).T
-
-
-def _lanczos(
-    key: jax.Array,
-    product: Callable[[list[jax.Array]], list[jax.Array]],
-    like: list[jax.Array],
-    num_iterations: int,
-    tolerance: float,
-) -> HessianEigenvalue:
-    """Lanczos on a symmetric operator over lists of arrays shaped `like`."""
-    start = _random_like(jax.random.normal, key, like)
-    start = _scaled(start, 1 / _norm(start))
-    basis = [jnp.zeros((num_iterations, *leaf.shape), leaf.dtype) for leaf in like]
-    dtype = _norm(start).dtype
-    zeros = jnp.zeros(num_iterations, dtype)
-    infinity = jnp.asarray(jnp.inf, dtype)
-
-    def unconverged(state: tuple) -> jax.Array:
-        step, _, _, _, _, eigenvalue, residual = state
-        return (step < num_iterations) & ~(residual <= tolerance * jnp.abs(eigenvalue))
-
-    def extend(state: tuple) -> tuple:
-        step, vector, basis, diagonal, off_diagonal, _, _ = state
-        basis = [b.at[step].set(v) for b, v in zip(basis, vector, strict=True)]
-        image = product(vector)
-        diagonal = diagonal.at[step].set(_inner(vector, image))
-        # Twice is enough to be orthogonal to machine precision; once is not.
-        image = _orthogonalized(_orthogonalized(image, basis), basis)
-        length = _norm(image)
-        tridiagonal = (
-            jnp.diag(diagonal) + jnp.diag(off_diagonal[:-1], 1) + jnp.diag(off_diagonal[:-1], -1)
-        )
-        # Rows not reached yet are zero: their eigenvalue 0 is never the largest in magnitude.
-        eigenvalues, vectors = jnp.linalg.eigh(tridiagonal)
-        largest = jnp.argmax(jnp.abs(eigenvalues))
-        residual = length * jnp.abs(vectors[step, largest])
-        following = _scaled(image, jnp.where(length > 0, 1 / length, 0))
-        off_diagonal = off_diagonal.at[step].set(length)
-        state = (step + 1, following, basis, diagonal, off_diagonal)
-        return (*state, eigenvalues[largest], residual)
-
-    state = (jnp.int32(0), start, basis, zeros, zeros, jnp.zeros((), dtype), infinity)
-    steps, *_, eigenvalue, residual = jax.lax.while_loop(unconverged, extend, state)
-    return HessianEigenvalue(eigenvalue, residual, steps)
-
-
-def _orthogonalized(vector: list[jax.Array], basis: list[jax.Array]) -> list[jax.Array]:
-    """Removes the components along the orthonormal rows of `basis` (zero rows remove nothing)."""
-    dot = functools.partial(jnp.tensordot, precision="highest")
-    products = (dot(b, v, v.ndim) for b, v in zip(basis, vector, strict=True))
-    components = functools.reduce(jnp.add, products)
-    return [v - dot(components.astype(v.dtype), b, 1) for b, v in zip(basis, vector, strict=True)]
-
-
-def _random_like(sampler: Callable, key: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
-    """One draw cut into the leaves: a draw for each leaf takes seconds to compile on a CPU."""
-    ends = list(itertools.accumulate(leaf.size for leaf in like))
-    dtype = max((wide_dtype(leaf.dtype) for leaf in like), key=lambda dtype: dtype.itemsize)
-    parts = jnp.split(sampler(key, (ends[-1],), dtype), ends[:-1])
-    return [
-        part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, like, strict=True)
-    ]
-
-
-def _inner(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
-    products = (
-        jnp.vdot(a, b, precision="highest", preferred_element_type=wide_dtype(a.dtype))
-        for a, b in zip(first, second, strict=True)
-    )
-    return functools.reduce(jnp.add, products)
-
-
-def _norm(vector: list[jax.Array]) -> jax.Array:
-    return jnp.sqrt(_inner(vector, vector))
-
-
-def _scaled(vector: list[jax.Array], factor: jax.Array) -> list[jax.Array]:
-    return [leaf * factor.astype(leaf.dtype) for leaf in vector]

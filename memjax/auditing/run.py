@@ -29,14 +29,9 @@ from memjax.auditing.stages import EFFORTS, evidence_of, plant_flips, planted_co
 from memjax.config import Config
 from memjax.data.dataset import Dataset, Split
 from memjax.errors import InputError
+from memjax.runtime.locks import claim
 from memjax.runtime.tables import read_table
-from memjax.runtime.workdir import (
-    check_same_run,
-    claim,
-    read_json,
-    write_atomically,
-    write_json,
-)
+from memjax.runtime.workdir import check_same_run, read_json, write_atomically, write_json
 
 Say = Callable[[str], None]
 

@@ -20,7 +20,8 @@ from memjax.data.corruption import (
     shuffle_pixels,
     unique_labels,
 )
-from memjax.data.dataset import Dataset, pixel_moments
+from memjax.data.dataset import Dataset
+from memjax.data.pixels import pixel_moments
 from memjax.errors import InputError
 from memjax.keys import tagged
 

@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import hashlib
-import io
 import os
 import pathlib
 import warnings
@@ -15,14 +14,19 @@ import numpy as np
 
 from memjax.data.cache import cache_folder, cached_arrays
 from memjax.data.dataset import in_words, printable
+from memjax.data.picture_files import (
+    DEEP_MODES,
+    GREY_MODES,
+    Header,
+    attempt,
+    image_module,
+    read_header,
+    read_pixels,
+)
 from memjax.errors import InputError
 
-# What Pillow may open: its other formats are rare in data sets, and more ways in for bad files.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
-_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _ODD_SHAPE, _ODD_AREA = 1.5, 10.0  # times the median: unlike the other pictures
-_GREY_MODES = ("1", "L", "LA", *_DEEP_MODES)
 
 
 class Picture(NamedTuple):
@@ -53,12 +57,6 @@ class Decoded(NamedTuple):
     notes: tuple[str, ...]
     broken: tuple[tuple[str, str], ...] = ()
     odd_sized: tuple[str, ...] = ()
-
-
-class _Header(NamedTuple):
-    size: tuple[int, int]  # width, height, as turned
-    mode: str
-    is_turned: bool
 
 
 def decode_cached(
@@ -137,23 +135,25 @@ def decode(pictures: Sequence[Picture], image_size: int, where: str) -> Decoded:
     # warnings are of metadata.
     with warnings.catch_warnings(), _workers() as each:
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", _image_module().DecompressionBombWarning)
-        headers = each(lambda picture: _attempt(_header, picture.source), pictures, "reading sizes")
-        whole = [n for n, header in enumerate(headers) if isinstance(header, _Header)]
+        warnings.simplefilter("error", image_module().DecompressionBombWarning)
+        headers = each(
+            lambda picture: attempt(read_header, picture.source), pictures, "reading sizes"
+        )
+        whole = [n for n, header in enumerate(headers) if isinstance(header, Header)]
         reasons = {n: header for n, header in enumerate(headers) if isinstance(header, str)}
         if not whole:
             raise InputError(f"{where}: {_broken(pictures, reasons)}")
         found = [headers[n] for n in whole]
         height, width = _one_size([pictures[n] for n in whole], found, image_size, where)
-        is_grey = all(header.mode in _GREY_MODES for header in found)
-        is_deep = any(header.mode in _DEEP_MODES for header in found)
+        is_grey = all(header.mode in GREY_MODES for header in found)
+        is_deep = any(header.mode in DEEP_MODES for header in found)
         images = np.empty(
             (len(whole), height, width, 1 if is_grey else 3), np.float32 if is_deep else np.uint8
         )
 
         def fill(row: int) -> str | None:
             arguments = (pictures[whole[row]].source, (width, height), is_grey, is_deep)
-            made = _attempt(_pixels, *arguments)
+            made = attempt(read_pixels, *arguments)
             if isinstance(made, str):
                 return made
             images[row] = made
@@ -218,72 +218,40 @@ def _workers() -> Iterator[Callable[..., list[Any]]]:
         yield each
 
 
-def _image_module() -> Any:
-    from PIL import Image  # not at the top: slow, and rarely needed
-
-    return Image
-
-
-def _attempt(function: Callable, *arguments: Any) -> Any:
-    """Returns what the function returns, or in a few words why the image is broken."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return function(*arguments)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels"
-    except UnidentifiedImageError:
-        return "no image"
-    except OSError as error:
-        return error.strerror or str(error).split(" <")[0].partition("\n")[0][:80]
-    except Exception as error:  # a damaged file raises anything in Pillow's decoders
-        return (str(error) or type(error).__name__).partition("\n")[0][:80]
+def _broken(pictures: Sequence[Picture], reasons: dict[int, str]) -> str:
+    if not pictures:
+        return "there are no images"
+    shown = [f"{pictures[n].example_id} ({reasons[n]})" for n in sorted(reasons)]
+    what = "could be read" if len(reasons) == len(pictures) else "are left out, for they are broken"
+    count = "none" if len(reasons) == len(pictures) else f"{len(reasons):,}"
+    return f"{count} of {len(pictures):,} images {what}: {in_words(shown)}"
 
 
-@contextlib.contextmanager
-def _opened(source: pathlib.Path | bytes | str) -> Iterator[Any]:
-    if isinstance(source, str):
-        raise OSError(source)
-    with (
-        open(source, "rb") if isinstance(source, pathlib.Path) else io.BytesIO(source) as file,
-        _image_module().open(file, formats=FORMATS) as image,
-    ):
-        yield image
-
-
-def _header(source: pathlib.Path | bytes | str) -> _Header:
-    with _opened(source) as image:
-        if image.mode == "F" or min(image.size) < 1:
-            raise OSError(f"mode {image.mode}, {image.size[0]} x {image.size[1]} pixels")
-        orientation = image.getexif().get(0x0112, 1)
-        is_turned = orientation in range(2, 9)
-        size = image.size[::-1] if orientation in range(5, 9) else image.size
-        return _Header(size, image.mode, is_turned)
-
-
-def _pixels(
-    source: pathlib.Path | bytes | str, size: tuple[int, int], is_grey: bool, is_deep: bool
-) -> np.ndarray:
-    """Returns [height width channels] of one picture."""
-    from PIL import Image, ImageOps
-
-    with _opened(source) as opened:
-        image: Any = ImageOps.exif_transpose(opened)
-        if image.mode in _DEEP_MODES:
-            deep = np.asarray(image).astype(np.float32) / 65535
-            image = Image.fromarray(np.clip(deep, 0, 1))
-        else:
-            image = image.convert("L" if is_grey else "RGB")
-        if image.size != size:
-            image = image.resize(size, Image.Resampling.BILINEAR)  # antialiased
-        pixels = np.asarray(image)
-    if is_deep and pixels.dtype == np.uint8:
-        pixels = pixels / np.float32(255)
-    return pixels.reshape(size[1], size[0], -1)  # grey broadcasts to three channels
+def _notes(
+    headers: Sequence[Header], size: tuple[int, int], is_grey: bool, is_deep: bool
+) -> list[str]:
+    modes = Counter(header.mode for header in headers)
+    num_grey = sum(count for mode, count in modes.items() if mode in GREY_MODES)
+    num_deep = sum(count for mode, count in modes.items() if mode in DEEP_MODES)
+    num_alpha = sum(count for mode, count in modes.items() if mode in ("LA", "PA", "RGBA", "La"))
+    num_resized = sum(header.size != size for header in headers)
+    num_turned = sum(header.is_turned for header in headers)
+    told = {
+        f"grey, read as RGB like the {len(headers) - num_grey:,} in colours": (
+            0 if is_grey else num_grey
+        ),
+        "of 16 bits, so that all are read as floats in [0, 1]": num_deep if is_deep else 0,
+        "with an alpha channel, which is dropped": num_alpha,
+        "turned as their EXIF orientation says": num_turned,
+        f"resized to {size[0]} x {size[1]}": num_resized,
+    }
+    return [
+        f"images {what}: {count:,} of {len(headers):,}" for what, count in told.items() if count
+    ]
 
 
 def _one_size(
-    pictures: Sequence[Picture], headers: Sequence[_Header], image_size: int, where: str
+    pictures: Sequence[Picture], headers: Sequence[Header], image_size: int, where: str
 ) -> tuple[int, int]:
     """Returns height and width."""
     if image_size:
@@ -305,35 +273,3 @@ def _one_size(
         )
     width, height = sizes.pop()
     return height, width
-
-
-def _broken(pictures: Sequence[Picture], reasons: dict[int, str]) -> str:
-    if not pictures:
-        return "there are no images"
-    shown = [f"{pictures[n].example_id} ({reasons[n]})" for n in sorted(reasons)]
-    what = "could be read" if len(reasons) == len(pictures) else "are left out, for they are broken"
-    count = "none" if len(reasons) == len(pictures) else f"{len(reasons):,}"
-    return f"{count} of {len(pictures):,} images {what}: {in_words(shown)}"
-
-
-def _notes(
-    headers: Sequence[_Header], size: tuple[int, int], is_grey: bool, is_deep: bool
-) -> list[str]:
-    modes = Counter(header.mode for header in headers)
-    num_grey = sum(count for mode, count in modes.items() if mode in _GREY_MODES)
-    num_deep = sum(count for mode, count in modes.items() if mode in _DEEP_MODES)
-    num_alpha = sum(count for mode, count in modes.items() if mode in ("LA", "PA", "RGBA", "La"))
-    num_resized = sum(header.size != size for header in headers)
-    num_turned = sum(header.is_turned for header in headers)
-    told = {
-        f"grey, read as RGB like the {len(headers) - num_grey:,} in colours": (
-            0 if is_grey else num_grey
-        ),
-        "of 16 bits, so that all are read as floats in [0, 1]": num_deep if is_deep else 0,
-        "with an alpha channel, which is dropped": num_alpha,
-        "turned as their EXIF orientation says": num_turned,
-        f"resized to {size[0]} x {size[1]}": num_resized,
-    }
-    return [
-        f"images {what}: {count:,} of {len(headers):,}" for what, count in told.items() if count
-    ]

@@ -7,21 +7,13 @@ import numpy as np
 
 import memjax.config as configuration
 from memjax.data.checks import Reading
-from memjax.data.dataset import (
-    Dataset,
-    Split,
-    draw,
-    hold_out,
-    in_words,
-    pixel_moments,
-    resize,
-    select_classes,
-)
+from memjax.data.dataset import Dataset, Split, draw, hold_out, in_words, select_classes
 from memjax.data.digits_source import load_digits
 from memjax.data.folder_source import load_folder
 from memjax.data.huggingface_source import load_huggingface
 from memjax.data.module_source import load_module
 from memjax.data.npz_source import load_npz
+from memjax.data.pixels import pixel_moments, resize
 from memjax.data.table_source import load_table
 from memjax.data.tfds_source import TfdsColumns, load_tfds
 from memjax.errors import InputError

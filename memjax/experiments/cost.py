@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from memjax.experiments.studies import Study
 from memjax.runtime.progress import duration
 from memjax.sweeps.cost import seconds_per_step
+from memjax.sweeps.plan import make_plan
 from memjax.sweeps.points import Sweep
-from memjax.sweeps.run import make_plan
 
 
 def describe_cost(studies: Iterable[Study]) -> Iterator[str]:

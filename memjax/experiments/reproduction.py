@@ -22,8 +22,9 @@ from memjax.reporting.report import write_report
 from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.runtime.tables import read_metadata
 from memjax.runtime.workdir import read_json, write_json
+from memjax.sweeps.plan import make_plan
 from memjax.sweeps.points import Sweep
-from memjax.sweeps.run import make_plan, run_sweep
+from memjax.sweeps.run import run_sweep
 from memjax.training.loop import Interrupted
 
 WITH_CNN = ("cifar_noise", "regularizers")

@@ -18,8 +18,8 @@ from memjax.loading import Run, load_run
 from memjax.passes import PASSES
 from memjax.passes.base import Context, Options
 from memjax.passes.runner import run_pass, table_path
+from memjax.runtime.locks import claim
 from memjax.runtime.progress import duration
-from memjax.runtime.workdir import claim
 from memjax.sweeps.points import Point
 from memjax.sweeps.table import assemble
 

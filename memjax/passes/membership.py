@@ -15,14 +15,13 @@ import pandas as pd
 from etils import epath
 
 from memjax.analysis.membership import (
-    attack_auc,
-    attack_tpr,
     example_vulnerability,
     lira_scores,
     logit_confidence,
     loss_scores,
     rmia_scores,
 )
+from memjax.analysis.membership_curves import attack_auc, attack_tpr
 from memjax.analysis.statistics import mean_difference_interval
 from memjax.passes.base import (
     CHECKPOINT_COLUMNS,

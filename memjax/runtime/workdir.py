@@ -1,20 +1,18 @@
 """The run folder: claimed by one run at a time, written so that a file is whole or absent."""
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import re
 import secrets
 import zlib
-from collections.abc import Callable, Iterator
-from typing import IO, Any
+from collections.abc import Callable
+from typing import Any
 
 from etils import epath
 
 from memjax.config import comparable
-from memjax.errors import InputError, InUse
+from memjax.errors import InputError
 
 CONTENTS = (
     "config.json",
@@ -31,19 +29,10 @@ CONTENTS = (
     "tensorboard",
     "profile",
 )
-_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
+TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 # There while a run is being deleted: whoever claims the folder next ends the deletion.
 _CLEARING = ".clearing"
-# What flock says where a file system has no locks (Lustre without -o flock, some NFS and FUSE).
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
-_locks = True
 _ANEW = "--overwrite, or for a point of a sweep deleting its folder, begins the run anew"
-
-
-def use_locks(wanted: bool) -> None:
-    """Says whether `claim` locks folders, in this process; without, the user takes care of it."""
-    global _locks
-    _locks = wanted
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -219,66 +208,6 @@ def has_config(workdir: epath.Path) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def claim(workdir: epath.Path) -> Iterator[None]:
-    """Holds the folder for this process alone; the system lets go of it however the process ends.
-
-    What an interrupted deletion, or a file that was being written, left is deleted first.
-
-    Raises:
-      InputError: if the folder cannot be made, written or locked, or is of a store without
-        checkpoints.
-      InUse: if another process holds it.
-    """
-    if is_remote(workdir):
-        if not os.fspath(workdir).startswith("gs://"):
-            raise InputError(
-                f"--workdir={workdir}: must be a folder or gs://: checkpoints (orbax) go to no "
-                "other store; mount the bucket as a folder"
-            )
-        bucket = epath.Path("gs://" + os.fspath(workdir).split("/")[2])
-        if not bucket.exists():  # to make a folder in it would make the bucket
-            raise InputError(
-                f"--workdir={workdir}: {bucket}: no such bucket, or no right to see it"
-            )
-        _end_clearing(workdir)
-        yield
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".lock", "a")  # noqa: SIM115
-    except OSError as error:
-        raise InputError(f"--workdir={workdir}: not writable ({error.strerror})") from None
-    with lock:
-        if _locks:
-            _lock(lock, workdir)
-        _end_clearing(workdir)
-        _delete_half_written(workdir)
-        yield
-
-
-def _delete_half_written(workdir: epath.Path) -> None:
-    """Deletes what `write_atomically` was writing when its process was killed."""
-    for folder in (workdir, workdir / "dynamics", workdir / "figures"):
-        for path in folder.iterdir() if folder.exists() else ():
-            if _TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-
-
-def _lock(file: IO[str], workdir: epath.Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InUse(f"--workdir={workdir}: another process is at work in it") from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise InputError(f"--workdir={workdir}: cannot be locked ({error.strerror})") from None
-        raise InputError(
-            f"--workdir={workdir}: its file system has no file locks ({error.strerror}); give "
-            "--nolock, and see to it yourself that no other process works in the folder"
-        ) from None
-
-
 def clear(workdir: epath.Path) -> None:
     """Deletes what a run wrote into the folder, and nothing else.
 
@@ -300,7 +229,7 @@ def is_being_cleared(workdir: epath.Path) -> bool:
     return (workdir / _CLEARING).exists()
 
 
-def _end_clearing(workdir: epath.Path) -> None:
+def end_clearing(workdir: epath.Path) -> None:
     if is_being_cleared(workdir):
         clear(workdir)
 

@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from memjax.config import Config, flatten
 from memjax.corruption_kinds import parse_kinds
 from memjax.data.corruption import gaussian_image
-from memjax.data.dataset import Dataset, pixel_moments
+from memjax.data.dataset import Dataset
+from memjax.data.pixels import pixel_moments
 from memjax.runtime.mesh import place, place_images, replicated, split_batch, take_rows
 from memjax.training.setup import Setup, member_subsets
 from memjax.training.step import Network, unit_pixels

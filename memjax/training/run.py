@@ -15,10 +15,11 @@ from memjax.runtime.distributed import (
     is_main_process,
     on_main,
 )
+from memjax.runtime.locks import claim
 from memjax.runtime.preemption import StopRequest, stop_request
 from memjax.runtime.progress import Progress
 from memjax.runtime.throughput import Profile, Throughput
-from memjax.runtime.workdir import claim, clear, was_begun_by_this_job
+from memjax.runtime.workdir import clear, was_begun_by_this_job
 from memjax.training import dynamics
 from memjax.training.loop import Watcher, train_group
 from memjax.training.memory import chunk_size, is_out_of_memory

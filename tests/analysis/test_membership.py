@@ -8,14 +8,13 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from memjax.analysis.membership import (
-    attack_auc,
-    attack_tpr,
     example_vulnerability,
     lira_scores,
     logit_confidence,
     loss_scores,
     rmia_scores,
 )
+from memjax.analysis.membership_curves import attack_auc, attack_tpr
 from memjax.errors import InputError
 
 NORMAL = scipy.stats.norm

@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from memjax.data.dataset import (
-    Dataset,
-    balanced_order,
-    draw,
-    hold_out,
-    make_split,
-    pixel_moments,
-    resize,
-    select_classes,
-)
+from memjax.data.dataset import Dataset, balanced_order, draw, hold_out, make_split, select_classes
+from memjax.data.pixels import pixel_moments, resize
 from memjax.errors import InputError
 
 label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(np.array)
@@ -164,7 +156,7 @@ def test_moments_are_made_in_blocks_of_any_size(monkeypatch):
     images = np.random.default_rng(3).integers(0, 256, (11, 5, 4, 2), np.uint8)
     stored = (images, (images / 255).astype(np.float32))
     whole = [pixel_moments(one, True) for one in stored]
-    monkeypatch.setattr("memjax.data.dataset._VALUES_PER_BLOCK", 80)
+    monkeypatch.setattr("memjax.data.pixels._VALUES_PER_BLOCK", 80)
     for one, expected in zip(stored, whole, strict=True):
         np.testing.assert_allclose(pixel_moments(one, True), expected, rtol=1e-7)
 

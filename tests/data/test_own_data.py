@@ -13,7 +13,7 @@ from memjax.loading import load_run
 from memjax.passes import PASSES
 from memjax.passes.base import Context, Options
 from memjax.passes.runner import run_pass
-from memjax.training.point_folder import describe_setup
+from memjax.training.documents import describe_setup
 from memjax.training.run import run
 from memjax.training.setup import prepare
 from tests import command_line

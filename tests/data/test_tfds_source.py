@@ -107,7 +107,7 @@ def test_train_alone_has_no_validation_examples(tmp_path):
 
 def test_the_second_start_reads_the_cache(tiny, tmp_path, monkeypatch):
     first = load_tfds("tiny_pictures", str(tiny), str(tmp_path))
-    monkeypatch.setattr(tfds_source, "_decode", None)
+    monkeypatch.setattr(tfds_source, "decode_split", None)
     second = load_tfds("tiny_pictures", str(tiny), str(tmp_path))
     np.testing.assert_array_equal(first.train.images, second.train.images)
     np.testing.assert_array_equal(first.validation.labels, second.validation.labels)
@@ -188,7 +188,7 @@ def test_features_that_pillow_cannot_decode_are_told_clearly(channels, dtype, me
     features = {**_image(channels, dtype), "label": tfds.features.ClassLabel(num_classes=2)}
     info = types.SimpleNamespace(name="odd", features=features, supervised_keys=None)
     with pytest.raises(InputError, match=message):
-        tfds_source._feature_keys(info)
+        tfds_source.feature_keys(info)
 
 
 def test_given_and_true_labels_come_from_the_features_that_are_asked_for(tmp_path):

@@ -12,9 +12,10 @@ from gcp_storage_emulator.storage import Storage
 
 from memjax.errors import InputError
 from memjax.loading import load_run
+from memjax.runtime.locks import claim
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
-from memjax.runtime.workdir import claim, read_json
+from memjax.runtime.workdir import read_json
 from tests import command_line
 
 QUICK = {"XLA_FLAGS": command_line.QUICK_TO_COMPILE}

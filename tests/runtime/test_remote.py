@@ -7,9 +7,10 @@ import pytest
 from etils import epath
 
 from memjax.errors import InputError
+from memjax.runtime.locks import claim
 from memjax.runtime.metrics import MetricsLog, read_metrics
 from memjax.runtime.tables import read_table, write_table
-from memjax.runtime.workdir import check_same_run, claim, clear, read_json, write_json
+from memjax.runtime.workdir import check_same_run, clear, read_json, write_json
 
 
 def test_json_and_tables_are_read_as_written(bucket):

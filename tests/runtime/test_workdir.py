@@ -11,6 +11,7 @@ import pytest
 from etils import epath
 
 from memjax.errors import InputError
+from memjax.runtime import locks
 from memjax.runtime import workdir as workdir_lib
 
 
@@ -40,11 +41,11 @@ def test_another_config_is_refused_with_the_difference(tmp_path):
 
 def test_a_second_process_is_refused_while_the_first_works(tmp_path):
     code = (
-        "import sys; from etils import epath; from memjax.runtime.workdir import claim\n"
+        "import sys; from etils import epath; from memjax.runtime.locks import claim\n"
         "with claim(epath.Path(sys.argv[1])): print('held', flush=True)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    with workdir_lib.claim(epath.Path(tmp_path)):
+    with locks.claim(epath.Path(tmp_path)):
         refused = subprocess.run(command, capture_output=True, text=True)
     assert "another process is at work" in refused.stderr
     assert subprocess.run(command, capture_output=True, text=True).stdout == "held\n"
@@ -52,7 +53,7 @@ def test_a_second_process_is_refused_while_the_first_works(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
-    claim = workdir_lib.claim(epath.Path(tmp_path / "file" / "run"))
+    claim = locks.claim(epath.Path(tmp_path / "file" / "run"))
     with pytest.raises(InputError, match="not writable"), claim:
         pass
 
@@ -100,7 +101,7 @@ def test_a_deletion_killed_anywhere_leaves_nothing_to_go_on_from(tmp_path, monke
         for name in ("unlink", "rmtree"):
             patched.setattr(type(folder), name, killing(getattr(type(folder), name)))
         try:
-            with workdir_lib.claim(folder):
+            with locks.claim(folder):
                 workdir_lib.clear(folder)
             assert deletions == 5  # 4 things and the mark
         except Killed:
@@ -108,7 +109,7 @@ def test_a_deletion_killed_anywhere_leaves_nothing_to_go_on_from(tmp_path, monke
             assert config_left or not (folder / "checkpoints").exists()  # it goes last
     another = {"science": {"seed": 1}}
     assert not workdir_lib.check_same_run(folder, another)  # not a reason to refuse
-    with workdir_lib.claim(folder):
+    with locks.claim(folder):
         assert not workdir_lib.check_same_run(folder, another)
         assert sorted(path.name for path in folder.iterdir()) == [".lock"]
 
@@ -145,17 +146,17 @@ def test_a_file_system_without_locks_is_one_line_and_a_flag_takes_care_of_it(
     monkeypatch.setattr(fcntl, "flock", flock)
     with (
         pytest.raises(InputError, match=r"no file locks .*--nolock") as error,
-        workdir_lib.claim(epath.Path(tmp_path)),
+        locks.claim(epath.Path(tmp_path)),
     ):
         pass
     assert os.strerror(number) in str(error.value)
     assert "\n" not in str(error.value)
-    workdir_lib.use_locks(False)
+    locks.use_locks(False)
     try:
-        with workdir_lib.claim(epath.Path(tmp_path)):
+        with locks.claim(epath.Path(tmp_path)):
             pass
     finally:
-        workdir_lib.use_locks(True)
+        locks.use_locks(True)
 
 
 def test_another_error_of_the_lock_is_one_line_too(tmp_path, monkeypatch):
@@ -163,7 +164,7 @@ def test_another_error_of_the_lock_is_one_line_too(tmp_path, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    claim = workdir_lib.claim(epath.Path(tmp_path))
+    claim = locks.claim(epath.Path(tmp_path))
     with pytest.raises(InputError, match=r"cannot be locked .Input/output error."), claim:
         pass
 
@@ -182,7 +183,7 @@ def test_what_was_being_written_at_a_kill_is_deleted_by_the_next_start(tmp_path)
     left.parent.mkdir()
     for path in (left, own):
         path.write_text("half")
-    with workdir_lib.claim(epath.Path(tmp_path)):
+    with locks.claim(epath.Path(tmp_path)):
         assert not left.exists()
         assert own.exists()
 

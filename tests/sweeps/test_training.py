@@ -16,8 +16,9 @@ from memjax.loading import load_run
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.preemption import StopRequest
 from memjax.sweeps import run as sweep_run
+from memjax.sweeps.plan import make_plan
 from memjax.sweeps.points import Point, Sweep, check_points
-from memjax.sweeps.run import make_plan, run_sweep
+from memjax.sweeps.run import run_sweep
 from memjax.sweeps.table import state_of
 from memjax.training import group
 from memjax.training.loop import Interrupted
