@@ -7,6 +7,8 @@ import platform
 
 import jax
 
+from memjax.version import __version__
+
 PACKAGES = ("memjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "matplotlib")
 
 
@@ -31,7 +33,8 @@ def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return "run from its source folder, not installed"
+        # A package of the list that is not there is memjax itself, run from its source folder.
+        return f"{__version__} (not installed)"
 
 
 def describe_making() -> str:
