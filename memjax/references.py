@@ -91,6 +91,20 @@ _WORKS = {
         "International Conference on Machine Learning",
         "2024",
     ),
+    "agarwal2022": (
+        "inproceedings",
+        "Estimating Example Difficulty Using Variance of Gradients",
+        "Agarwal, Chirag and D'souza, Daniel and Hooker, Sara",
+        "IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+        "2022",
+    ),
+    "baldock2021": (
+        "inproceedings",
+        "Deep Learning Through the Lens of Example Difficulty",
+        "Baldock, Robert J. N. and Maennel, Hartmut and Neyshabur, Behnam",
+        "Advances in Neural Information Processing Systems",
+        "2021",
+    ),
     "keskar2017": (
         "inproceedings",
         "On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima",
@@ -170,6 +184,8 @@ _ALWAYS = ("memjax", "jax2018")
 _USED_BY = {
     "gradients": ("arpit2017", "paul2021"),
     "inputs": ("garg2024",),
+    "vog": ("agarwal2022",),
+    "prediction_depth": ("baldock2021",),
     "jacobians": ("novak2018",),
     "jacobian_spectrum": ("novak2018",),
     "ntk": ("jacot2018",),

@@ -14,7 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memjax.analysis._jaxprs import check_logits_shape, evaluate, evaluate_inlined
+from memjax.analysis._jaxprs import (
+    apply_equation,
+    check_logits_shape,
+    evaluate,
+    evaluate_inlined,
+)
 
 _ELEMENTWISE = frozenset(
     {
@@ -39,6 +44,7 @@ class Found:
       axis: of the units in that result, of one image; None where it has none.
       num_units: length of that axis.
       size: of the kernel's result for one image; 0 without a kernel.
+      kernel: the equation where activations meet the kernel, and which of its operands they are.
     """
 
     leaves: list[int]
@@ -47,6 +53,7 @@ class Found:
     axis: int | None
     num_units: int
     size: int = 0
+    kernel: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +81,7 @@ class Trace:
         of_equation = {self.layers[layer].equation: layer for layer in masks}
 
         def apply(index: int, equation: Any, operands: list[Any]) -> list[Any]:
-            parameters = equation.primitive.get_bind_params(equation.params)
-            results = equation.primitive.bind(*operands, **parameters)
-            results = list(results) if equation.primitive.multiple_results else [results]
+            results = apply_equation(equation, operands)
             if index in of_equation:
                 layer = of_equation[index]
                 shape = [1] * results[0].ndim
@@ -87,6 +92,23 @@ class Trace:
         inputs = [*leaves, image[None]]
         (logits,) = evaluate(self.jaxpr.jaxpr, self.jaxpr.consts, inputs, apply)
         return logits[0]
+
+    def embeddings(self, leaves: Sequence[jax.Array], image: jax.Array) -> list[jax.Array]:
+        """Returns what one image [...] is where each kernel meets it, and its logits, all flat.
+
+        The first is what the first kernel is given: the image, standardised.
+        """
+        kernels = dict(layer.kernel for layer in self.layers if layer.kernel)
+        found = []
+
+        def apply(index: int, equation: Any, operands: list[Any]) -> list[Any]:
+            if index in kernels:
+                found.append(operands[kernels[index]].ravel())
+            return apply_equation(equation, operands)
+
+        inputs = [*leaves, image[None]]
+        (logits,) = evaluate(self.jaxpr.jaxpr, self.jaxpr.consts, inputs, apply)
+        return [*found, logits[0]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +181,9 @@ class _Follower:
         if axis is None:
             self.troubles.append(f"a {kind} layer has no single axis of units")
         units = 0 if axis is None else shape[axis]
-        found = Found(self._new(leaves), kind, index, axis, units, math.prod(shape))
+        found = Found(
+            self._new(leaves), kind, index, axis, units, math.prod(shape), (index, active)
+        )
         self.layers.append(found)
         return _Origin(from_images=True, layer=len(self.layers) - 1, axis=axis)
 

@@ -80,6 +80,16 @@ SCORES = {
         "curvature around the image, mean over checkpoints (Garg et al. 2024)",
         "ten passes over each checkpoint", over_training=True,
     ),
+    "variance_of_gradients": Score(
+        "vog", "variance_of_gradients", 1,
+        "spread over checkpoints of d logit / d image (VoG, Agarwal et al. 2022)",
+        "a pass over each checkpoint",
+    ),
+    "prediction_depth": Score(
+        "prediction_depth", "prediction_depth", 1,
+        "layer from which neighbours agree (Baldock et al. 2021)",
+        "one pass, and neighbours at each layer",
+    ),
     "critical_radius": Score(
         "critical", "found_radius", -1, "distance to another class, as found", "searches at the end"
     ),

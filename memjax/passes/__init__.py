@@ -12,6 +12,7 @@ from memjax.passes.difficulty import DIFFICULTY
 from memjax.passes.gradients import GRADIENTS
 from memjax.passes.inputs import INPUTS
 from memjax.passes.jacobians import JACOBIAN_SPECTRUM, JACOBIANS, NTK
+from memjax.passes.learning import PREDICTION_DEPTH, VOG
 from memjax.passes.localization import LOCALIZATION, REWINDING
 from memjax.passes.membership import MEMBERSHIP, VULNERABILITY
 from memjax.passes.memorization import INFLUENCE, MEMORIZATION
@@ -23,6 +24,8 @@ PASSES = {
     for each in (
         GRADIENTS,
         INPUTS,
+        VOG,
+        PREDICTION_DEPTH,
         JACOBIANS,
         JACOBIAN_SPECTRUM,
         NTK,

@@ -33,8 +33,7 @@ def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        # A package of the list that is not there is memjax itself, run from its source folder.
-        return f"{__version__} (not installed)"
+        return f"{__version__} (not installed)" if name == "memjax" else "not installed"
 
 
 def describe_making() -> str:

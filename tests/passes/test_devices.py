@@ -6,7 +6,16 @@ import pandas as pd
 import pytest
 
 from memjax.analysis import microbatch
-from memjax.passes import PASSES, base, gradients, inputs, jacobians, localization, sensitivity
+from memjax.passes import (
+    PASSES,
+    base,
+    gradients,
+    inputs,
+    jacobians,
+    learning,
+    localization,
+    sensitivity,
+)
 from memjax.passes.base import Context, Options
 from tests.passes import runs
 
@@ -73,7 +82,7 @@ def spy_on_devices(monkeypatch):
 
     on_devices = base.Context.on_devices
     loss_sensitivity = sensitivity.loss_sensitivity
-    for module in (base, gradients, inputs, jacobians, localization):
+    for module in (base, gradients, inputs, jacobians, learning, localization):
         monkeypatch.setattr(module, "over_devices", spied_over_devices)
     monkeypatch.setattr(base.Context, "on_devices", spied_on_devices)
     monkeypatch.setattr(sensitivity, "loss_sensitivity", spied_loss_sensitivity)
