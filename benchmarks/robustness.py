@@ -228,6 +228,7 @@ def draw(rows: pd.DataFrame) -> None:
         ax.set_yticks(
             range(len(of_claim)), [_words(row) for row in of_claim.itertuples()], fontsize=7
         )
+        ax.set_ylim(-0.6, len(of_claim) - 0.4)
         ax.set_title(claim, fontsize=9)
         ax.grid(True, axis="x", color="0.9")
     for ax in panels[len(claims) :]:

@@ -18,6 +18,7 @@ from memjax.experiments.studies import STUDIES, Study, make_study
 from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.claims import Verdict, judge_all, not_judged
 from memjax.reporting.environment import describe_environment, describe_making
+from memjax.reporting.figures import counted
 from memjax.reporting.report import write_report
 from memjax.reporting.report_parts import FigureResult, RunDescription
 from memjax.runtime.tables import read_metadata
@@ -252,7 +253,8 @@ class Reproduction:
                 network = "MLPs of 2 layers"
             words.append(
                 f"{network} on {DATASETS[sizes.dataset]}, {sizes.num_train:,} training examples, "
-                f"learning rate {sizes.learning_rate:g}, {sizes.num_epochs} epochs at most"
+                f"learning rate {sizes.learning_rate:g}, at most "
+                + counted(sizes.num_epochs, "epoch")
             )
         return "; ".join(dict.fromkeys(words))
 
