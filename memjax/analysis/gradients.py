@@ -93,6 +93,7 @@ def gradient_norms(
     microbatch_size: int | None = None,
     *,
     by_leaf: bool = False,
+    with_logits: bool = False,
     example_loss: ExampleLoss = softmax_cross_entropy,
 ) -> Any:
     """Returns the norm of every example's gradient with respect to all parameters.
@@ -119,11 +120,13 @@ def gradient_norms(
       microbatch_size: examples computed at once; None: as many as keep the memory small. Changes
         nothing but rounding.
       by_leaf: whether to return the norm by each leaf of `params` instead of by all of them.
+      with_logits: whether to return the logits as well, which are computed on the way.
       example_loss: `example_loss(logits [classes], label) -> scalar`.
 
     Returns:
       [n] norms, float32 (float64 for a float64 model); with `by_leaf` a pytree like `params` of
-      [n] norms, 0 by a leaf without a derivative.
+      [n] norms, 0 by a leaf without a derivative. With `with_logits` a pair: that, and the logits
+      [n classes].
 
     Raises:
       InputError: an unknown method; images and labels that differ in length, are empty or sharded
@@ -149,19 +152,21 @@ def gradient_norms(
     )
     size = check_microbatch_size(microbatch_size)
     arguments = (logits_fn, params, images, labels, method, size, bool(by_leaf), example_loss)
-    return _gradient_norms(*arguments)
+    norms, logits = _gradient_norms(*arguments, bool(with_logits))
+    return (norms, logits) if with_logits else norms
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
 def _gradient_norms(
-    logits_fn, params, images, labels, method, microbatch_size, by_leaf, example_loss
+    logits_fn, params, images, labels, method, microbatch_size, by_leaf, example_loss, with_logits
 ):
     leaves, structure = jax.tree.flatten(params)
     if method == "vmap":
         elements = sum(leaf.size for leaf in leaves)
 
         def norms(image: jax.Array, label: jax.Array) -> Any:
-            return _plain_gradient_norms(logits_fn, params, image, label, example_loss)
+            found = _plain_gradient_norms(logits_fn, params, image, label, example_loss)
+            return found, logits_fn(params, image[None])[0] if with_logits else None
     else:
         uses = find_param_uses(logits_fn, params, images)
         if method == "ghost":
@@ -172,14 +177,16 @@ def _gradient_norms(
             traced = trace_example(uses, leaves, image)
             cotangent, scale = scaled_cotangent(example_loss, traced.logits, label)
             squares = squared_norms(uses, traced, cotangent)
-            return {leaf: scale * jnp.sqrt(square) for leaf, square in squares.items()}
+            found = {leaf: scale * jnp.sqrt(square) for leaf, square in squares.items()}
+            return found, traced.logits if with_logits else None
 
     def wanted(image: jax.Array, label: jax.Array) -> Any:
-        found = norms(image, label)
+        found, logits = norms(image, label)
         if not by_leaf:
-            return scaled_norm(jnp.stack(list(found.values())))
+            return scaled_norm(jnp.stack(list(found.values()))), logits
         zero = jnp.zeros_like(next(iter(found.values())))
-        return jax.tree.unflatten(structure, [found.get(i, zero) for i in range(len(leaves))])
+        by_leaves = [found.get(leaf, zero) for leaf in range(len(leaves))]
+        return jax.tree.unflatten(structure, by_leaves), logits
 
     return over_microbatches(
         jax.vmap(wanted),

@@ -1,29 +1,39 @@
 """Pass `difficulty`: over all members and all of training, how hard each example was.
 
 Times are the evaluations whose dynamics were recorded; where there are none, where members saw only
-some of the examples, or where --steps asks for some of them, the checkpoints. What describes
+some of the examples, or where --steps asks for some of them, the checkpoints, of which the table of
+pass `gradients` says all that is needed where it is there. What describes
 learning (when, how often forgotten, margin, loss, confidence) is averaged over the members that
 were trained on the example; what the members agree on at the end is over all.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import memjax.analysis.difficulty as difficulty
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.statistics import binomial_null, overdispersion
+from memjax.errors import InputError
 from memjax.keys import tagged
 from memjax.passes.base import EXAMPLE_COLUMNS, OF_EXAMPLES, Context, Pass
 from memjax.passes.difficulty_moments import Moments
+from memjax.passes.gradients import GRADIENTS
+from memjax.passes.runner import check_table, identity, table_path
+from memjax.runtime.tables import steps_of
 from memjax.split_arrays import SplitArrays
 from memjax.training.dynamics import parts_of, read_part
 
 _RECORDED = "loss", "margin", "prediction"
+Scores = tuple[np.ndarray, np.ndarray, np.ndarray]  # losses, margins, predictions, [n] each
+ScoresAt = Callable[[int, int], Scores]  # (step, member)
 
 COLUMNS = {
     "split": "'train' or 'validation'",
@@ -88,12 +98,49 @@ def _from_dynamics(context: Context, moments: Moments) -> None:
                 moments.at(place).add(member, epochs[0], losses, margins, predictions, labels)
 
 
-def _from_checkpoints(context: Context, moments: Moments) -> None:
+def _computed(context: Context) -> ScoresAt:
+    """Returns what computes the scores of one member at a checkpoint."""
+    labels = jnp.asarray(context.examples.labels)
+
+    def scores_at(step: int, member: int) -> Scores:
+        params = context.member(context.run.member_params(step), member)
+        found = _scores(context.logits(params, context.examples.images), labels)
+        losses, margins, predictions = map(np.asarray, found)
+        return losses, margins, predictions
+
+    return scores_at
+
+
+def _tabulated(context: Context) -> ScoresAt | None:
+    """Returns what reads them from the table of pass `gradients`; None where it has not all."""
+    path, there = table_path(context, GRADIENTS), identity(context, GRADIENTS)
+    try:
+        if not check_table(path, there) or set(context.steps) - steps_of(path):
+            return None
+    except InputError:  # of other examples, or of fewer members
+        return None
+
+    @functools.lru_cache(maxsize=1)
+    def of_step(step: int) -> tuple[np.ndarray, ...]:
+        wanted = [("step", "=", step)]
+        with path.open("rb") as file:
+            table = pq.read_table(file, columns=["member", *_RECORDED], filters=wanted)
+        return tuple(table[name].to_numpy() for name in ("member", *_RECORDED))
+
+    def scores_at(step: int, member: int) -> Scores:
+        members, losses, margins, predictions = of_step(step)
+        own = members == member
+        return losses[own], margins[own], predictions[own]
+
+    return scores_at
+
+
+def _from_checkpoints(context: Context, moments: Moments, scores_at: ScoresAt) -> None:
     """Takes in every checkpoint, one after the other; an interrupted pass goes on after the last.
 
     Where the run is kept whole by a runner, what was seen so far is written after each.
     """
-    labels = jnp.asarray(context.examples.labels)
+    labels = context.examples.labels
     ends = [context.run.last_step(member) for member in context.members]
     done, path = -1, context.progress and context.progress / "moments.npz"
     if path and path.exists():
@@ -106,13 +153,9 @@ def _from_checkpoints(context: Context, moments: Moments) -> None:
     for step in context.steps:
         # One that had ended before is what it was.
         new = [place for place, end in enumerate(ends) if before < end and step > done]
-        all_params = context.run.member_params(step) if new else None
         for place in new:
-            params = context.member(all_params, context.members[place])
-            scores = _scores(context.logits(params, context.examples.images), labels)
             epoch = context.run.epoch(min(step, ends[place]))
-            losses, margins, predictions = map(np.asarray, scores)
-            moments.add(place, epoch, losses, margins, predictions, np.asarray(labels))
+            moments.add(place, epoch, *scores_at(step, context.members[place]), labels)
         if path and step > done:
             moments.save(path, {"done": step, "identity": context.progress_identity})
         before = step
@@ -179,7 +222,7 @@ def _compute(context: Context, step: None) -> pd.DataFrame:
     if reads_dynamics(context):
         _from_dynamics(context, moments)
     else:
-        _from_checkpoints(context, moments)
+        _from_checkpoints(context, moments, _tabulated(context) or _computed(context))
     key = tagged(context.key, "difficulty")
     tables = [
         _table(

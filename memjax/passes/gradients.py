@@ -33,16 +33,17 @@ def _values(context: Context) -> Callable[[Any, SplitArrays], dict[str, jax.Arra
             images,
             labels,
             microbatch_size=context.microbatch_size,
+            with_logits=True,
         ),
         context.mesh,
     )
 
     def values(params: Any, arrays: SplitArrays) -> dict[str, jax.Array]:
         labels = jnp.asarray(arrays.labels)
-        logits = context.logits(params, arrays.images)
+        found, logits = norms(params, arrays.images, labels)
         scores = example_scores(logits, labels)
         return {
-            "gradient_norm": norms(params, arrays.images, labels),
+            "gradient_norm": found,
             **scores._asdict(),
             "prediction": jnp.argmax(logits, axis=-1),
         }

@@ -281,3 +281,20 @@ def test_our_max_pool_has_a_forward_mode_derivative_too():
     _, derivative = jax.jvp(lambda x: max_pool(x, (2,), (2,), ((0, 0),)), (images,), (tangent,))
     chosen = np.asarray(images).reshape(3, 2).argmax(1)
     np.testing.assert_array_equal(derivative, np.asarray(tangent).reshape(3, 2)[range(3), chosen])
+
+
+@pytest.mark.parametrize("method", ["auto", "vmap"])
+@pytest.mark.parametrize("by_leaf", [False, True])
+def test_logits_come_with_the_norms(method, by_leaf):
+    def network(params, images):
+        return jnp.tanh(images @ params["first"]) @ params["last"]
+
+    rng = np.random.default_rng(0)
+    params = {"first": jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)}
+    params["last"] = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)
+    images = jnp.asarray(rng.normal(size=(7, 6)), jnp.float32)
+    arguments = (network, params, images, np.arange(7) % 3, method, 3)
+    norms, logits = gradient_norms(*arguments, by_leaf=by_leaf, with_logits=True)
+    np.testing.assert_allclose(logits, network(params, images), rtol=1e-6)
+    alone = gradient_norms(*arguments, by_leaf=by_leaf)
+    jax.tree.map(np.testing.assert_array_equal, norms, alone)

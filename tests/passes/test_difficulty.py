@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from memjax.loading import load_run
-from memjax.passes import DIFFICULTY
+from memjax.passes import DIFFICULTY, GRADIENTS
 from memjax.passes.base import Context, Options
 from memjax.passes.difficulty import reads_dynamics
 from memjax.passes.runner import run_pass
@@ -124,3 +124,37 @@ def test_an_interrupted_pass_goes_on_after_the_last_checkpoint_that_it_saw(tmp_p
     assert set(run.steps[:3]) & set(read) <= {run.steps[0]}  # the trace looks at the first one
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6)
     assert [path.name for path in (run.workdir / "analysis").iterdir()] == ["difficulty.parquet"]
+
+
+def test_the_table_of_gradients_saves_the_forward_passes(tmp_path, monkeypatch):
+    folder = runs.copy_of("mlp", tmp_path / "run")
+    context = Context(load_run(folder), Options(seed=1))
+    computed = DIFFICULTY.compute(context, None)
+    run_pass(context, GRADIENTS)
+
+    def fail(context, params):
+        raise AssertionError("computed again")
+
+    again = Context(load_run(folder), Options(seed=1))
+    monkeypatch.setattr(Context, "logits", property(lambda context: fail))
+    read = DIFFICULTY.compute(again, None)
+    exact = read.select_dtypes(exclude="floating").columns
+    pd.testing.assert_frame_equal(read[exact], computed[exact])
+    others = read.columns.difference(exact)
+    np.testing.assert_allclose(read[others], computed[others], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"num_examples": 5}, {"members": 2}, {"steps": (0,)}])
+def test_a_table_of_gradients_of_less_is_not_enough(tmp_path, monkeypatch, options):
+    folder = runs.copy_of("mlp", tmp_path / "run")
+    run_pass(Context(load_run(folder), Options(**options)), GRADIENTS)
+    asked = []
+    forward = Context.logits.func
+
+    def counted(context):
+        asked.append(context)
+        return forward(context)
+
+    monkeypatch.setattr(Context, "logits", property(counted))
+    DIFFICULTY.compute(Context(load_run(folder), Options()), None)
+    assert asked
