@@ -25,7 +25,7 @@ LAYERS = (
     ("fields, and where they count", ("config_sections", "config_effects")),
     ("fields together", ("config_checks",)),
     ("configuration", ("config",)),
-    ("parts", ("data", "runtime", "analysis", "presets", "located")),
+    ("parts", ("data", "runtime", "analysis", "presets", "located", "model_flags")),
     ("networks; what reads tables", ("models", "reporting", "command_line")),
     ("one engine", ("training",)),
     ("what an opened run has", ("restoring", "split_arrays")),

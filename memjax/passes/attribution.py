@@ -15,7 +15,7 @@ from memjax.errors import InputError
 from memjax.loading import Run
 from memjax.passes.attribution_picture import draw
 from memjax.passes.base import CHECKPOINT_COLUMNS, Context, Options, Pass
-from memjax.passes.sensitivity import (
+from memjax.passes.updates import (
     check_end,
     check_updates,
     last_step,

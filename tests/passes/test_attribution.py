@@ -12,7 +12,7 @@ from memjax.passes import ATTRIBUTION
 from memjax.passes.attribution_picture import draw_attribution
 from memjax.passes.base import Context, Options
 from memjax.passes.runner import run_pass
-from memjax.passes.sensitivity import sgd_updates
+from memjax.passes.updates import sgd_updates
 from tests.passes import runs
 
 

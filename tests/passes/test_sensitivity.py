@@ -11,7 +11,7 @@ from memjax.analysis.sensitivity import loss_sensitivity
 from memjax.analysis.statistics import gini
 from memjax.errors import InputError
 from memjax.passes import CLASS_SENSITIVITY, SENSITIVITY
-from memjax.passes.sensitivity import run_batches
+from memjax.passes.updates import run_batches
 from memjax.training.state import member_keys
 from tests.passes import runs
 
