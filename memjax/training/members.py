@@ -170,7 +170,9 @@ def group_images(setups: Sequence[Setup], common: bool, mesh: Mesh) -> Images:
     else:
         images = _joined([train.images for train in trains])
     labels = examples.true_labels if common else _joined([train.true_labels for train in trains])
-    moments = pixel_moments(trains[0].images, per_channel=False) if not common else (0.0, 1.0)
+    # Noise is made on the host, or by members that have moments of their own, or here.
+    has_own = common or len(trains) > 1
+    moments = (0.0, 1.0) if has_own else pixel_moments(trains[0].images, per_channel=False)
     return place_split(images, labels, mesh, setup.images_are_split, moments)
 
 
