@@ -59,8 +59,8 @@ def main() -> None:
                 seen.add(command)
                 began = time.monotonic()
                 done = subprocess.run(
-                    command, shell=True, cwd=folder, env=os.environ | {"PATH": path},
-                    capture_output=True, text=True, timeout=SECONDS,
+                    ["timeout", str(SECONDS), "bash", "-c", command], cwd=folder,
+                    env=os.environ | {"PATH": path}, capture_output=True, text=True,
                 )  # fmt: skip
                 is_good = done.returncode == 0
                 seconds = time.monotonic() - began
