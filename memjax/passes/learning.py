@@ -27,8 +27,8 @@ from memjax.passes.base import EXAMPLE_COLUMNS, Context, Pass
 _NEIGHBORS = 30
 VOG_COLUMNS = {
     **EXAMPLE_COLUMNS,
-    "variance_of_gradients": "standard deviation over the checkpoints looked at of d (the label's "
-    "logit) / d image, mean over pixels (1 / unit of pixel); `step` is the last of them",
+    "variance_of_gradients": "standard deviation over all checkpoints up to `step` of d (the "
+    "label's logit) / d image, mean over pixels (1 / unit of pixel)",
     "variance_in_class": "the same in standard deviations from the mean of the label's class, "
     "among the split's examples looked at",
 }
@@ -43,10 +43,15 @@ DEPTH_COLUMNS = {
 
 
 def _check_vog(context: Context) -> None:
-    if len(context.steps) < 2:
+    if len(_until(context)) < 2:
         raise InputError(
-            f"pass vog: needs two checkpoints or more; --steps gives {len(context.steps)}"
+            f"pass vog: needs a checkpoint before step {context.steps[-1]}; there is none"
         )
+
+
+def _until(context: Context) -> list[int]:
+    """Returns all checkpoints up to the last of --steps, which is the network looked at."""
+    return [step for step in context.run.steps if step <= context.steps[-1]]
 
 
 def _compute_vog(context: Context, part: str) -> pd.DataFrame:
@@ -59,7 +64,7 @@ def _compute_vog(context: Context, part: str) -> pd.DataFrame:
     size = max(1, min(len(images), memory_budget() // 8 // row_bytes))
 
     def of_chunk(rows: slice) -> Iterator[jax.Array]:
-        for step in context.steps:
+        for step in _until(context):
             params = context.member(context.run.member_params(step), member)
             yield gradients(params, images[rows], labels[rows])
 

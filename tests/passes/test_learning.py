@@ -33,7 +33,7 @@ def test_variance_is_over_all_checkpoints_and_standardised_within_classes():
 
 def test_variance_of_one_checkpoint_is_refused():
     context = runs.context("mlp", steps=(0,))
-    with pytest.raises(InputError, match="needs two checkpoints"):
+    with pytest.raises(InputError, match="needs a checkpoint before step 0"):
         VOG.check(context)
 
 
