@@ -74,6 +74,12 @@ if TYPE_CHECKING:
         rank_against_initial as rank_against_initial,
     )
     from memjax.analysis.gradient_products import projected_gradients as projected_gradients
+    from memjax.analysis.gradient_variance import (
+        label_logit_gradients as label_logit_gradients,
+    )
+    from memjax.analysis.gradient_variance import (
+        variance_of_gradients as variance_of_gradients,
+    )
     from memjax.analysis.gradients import (
         gradient_norms as gradient_norms,
     )
@@ -154,6 +160,9 @@ if TYPE_CHECKING:
     from memjax.analysis.microbatch import (
         over_microbatches as over_microbatches,
     )
+    from memjax.analysis.prediction_depth import depth_of as depth_of
+    from memjax.analysis.prediction_depth import layer_embeddings as layer_embeddings
+    from memjax.analysis.prediction_depth import nearest_classes as nearest_classes
     from memjax.analysis.scores import (
         el2n as el2n,
     )
@@ -223,6 +232,10 @@ _PUBLIC = {
         "rank_against_initial",
     ),
     "gradient_products": ("projected_gradients",),
+    "gradient_variance": (
+        "label_logit_gradients",
+        "variance_of_gradients",
+    ),
     "gradients": (
         "gradient_norms",
         "per_example_gradients",
@@ -249,13 +262,15 @@ _PUBLIC = {
     ),
     "losses": ("softmax_cross_entropy",),
     "membership": (
-        "attack_auc",
-        "attack_tpr",
         "example_vulnerability",
         "lira_scores",
         "logit_confidence",
         "loss_scores",
         "rmia_scores",
+    ),
+    "membership_curves": (
+        "attack_auc",
+        "attack_tpr",
     ),
     "memorization": (
         "cross_influence",
@@ -266,6 +281,11 @@ _PUBLIC = {
     "microbatch": (
         "over_devices",
         "over_microbatches",
+    ),
+    "prediction_depth": (
+        "depth_of",
+        "layer_embeddings",
+        "nearest_classes",
     ),
     "scores": (
         "el2n",
