@@ -3,8 +3,11 @@
 import re
 
 import nbformat
+import pytest
 
 from tests import notebooks
+
+pytestmark = pytest.mark.campaign
 
 NOTEBOOK = notebooks.FOLDER / "audit.ipynb"
 

@@ -6,7 +6,10 @@ from tests import damage, faults
 
 # Of a checkpoint with a damaged file orbax leaves the reads of the others behind, for the garbage
 # collector to find at any time.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def test_an_ensemble_that_is_disturbed_ends_as_if_it_had_not_been():

@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests import command_line
+
+pytestmark = pytest.mark.campaign
 
 
 def test_bad_input_is_one_line_and_nothing_is_written_or_run():

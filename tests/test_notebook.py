@@ -9,6 +9,8 @@ import pytest
 
 from tests import notebooks
 
+pytestmark = pytest.mark.campaign
+
 ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOK = notebooks.FOLDER / "per_example_jacobians.ipynb"
 

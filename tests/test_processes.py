@@ -14,6 +14,8 @@ from tests.command_line import QUICK_TO_COMPILE, SMALL_RUN
 from tests.sweeps.test_run import FILE as SWEEP
 from tests.test_main import checkpoint_bits, rows, without_seconds
 
+pytestmark = pytest.mark.campaign
+
 SLOW = ["--config.run.evaluation_batch_size=2"]  # processes that can be caught at work
 WORDS_OF_GLOO = "[Gloo]"
 

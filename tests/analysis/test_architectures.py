@@ -15,6 +15,8 @@ from memjax.analysis.gradients import gradient_norms
 from memjax.analysis.jacobians import parameter_jacobian_norms
 from memjax.analysis.losses import softmax_cross_entropy
 
+pytestmark = pytest.mark.campaign
+
 CLASSES, NUM = 3, 3
 SHAPE = (4, 4, 2)
 KEY = jax.random.key(0)

@@ -16,6 +16,8 @@ from memjax.experiments.reproduction import Reproduction, figure_names, make_stu
 from memjax.experiments.scales import SCALES, Sizes, reductions
 from memjax.experiments.studies import STUDIES
 
+pytestmark = pytest.mark.campaign
+
 FIGURES = ["figure01", "figure03", "figure05", "figure06", "figure07", "norms", "sharpness"]
 
 

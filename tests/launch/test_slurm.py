@@ -6,6 +6,8 @@ import pytest
 
 from tests.launch.conftest import LAUNCH, Cluster, exits_with, notes_job_and_exits_with
 
+pytestmark = pytest.mark.campaign
+
 BATCH = LAUNCH / "slurm.sbatch"
 TRAINING = [
     "--config=configs/digits_randlabel.py:quick",

@@ -16,6 +16,8 @@ from tests.launch.conftest import (
     notes_job_and_exits_with,
 )
 
+pytestmark = pytest.mark.campaign
+
 TPU_VM = LAUNCH / "tpu_vm.sh"
 PLACE = ["--zone=us-west4-a", "--project=lab"]
 FLAGS = ["--name=tpu", *PLACE, "--poll_s=0"]

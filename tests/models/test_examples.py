@@ -7,6 +7,8 @@ import pytest
 import memjax
 from tests import command_line
 
+pytestmark = pytest.mark.campaign
+
 SMALL = [
     *("--config=configs/digits_real.py:quick", "--config.dataset.num_validation=20"),
     *("--config.dataset.num_train=60", "--config.train.batch_size=20"),

@@ -13,6 +13,8 @@ from memjax.analysis.jacobians import input_jacobians, parameter_jacobian_norms
 from memjax.models.registry import build_model
 from memjax.training.step import Network, for_inference, make_logits_fn
 
+pytestmark = pytest.mark.campaign
+
 NETWORKS = {
     "resnet, BatchNorm": ("resnet", {"depth": 10, "width_factor": 1 / 32}),
     "resnet, GroupNorm": ("resnet", {"depth": 10, "width_factor": 1 / 32, "norm": "group"}),

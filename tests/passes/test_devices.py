@@ -19,6 +19,8 @@ from memjax.passes import (
 from memjax.passes.base import Context, Options
 from tests.passes import runs
 
+pytestmark = pytest.mark.campaign
+
 SMALL = {
     "radii": (0.02,),
     "num_probes": 4,

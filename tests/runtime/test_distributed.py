@@ -13,6 +13,8 @@ from memjax.errors import InputError
 from memjax.runtime import joining
 from memjax.runtime.distributed import initialize, is_process_lost
 
+pytestmark = pytest.mark.campaign
+
 ENVIRONMENT_OF_PEERS = ("SLURM", "OMPI", "TPU_", "KUBERNETES", "JOB_COMPLETION", "JAX_")
 
 PREAMBLE = """

@@ -18,6 +18,8 @@ from memjax.runtime.tables import read_table
 from memjax.runtime.workdir import read_json
 from tests import command_line
 
+pytestmark = pytest.mark.campaign
+
 QUICK = {"XLA_FLAGS": command_line.QUICK_TO_COMPILE}
 
 

@@ -21,6 +21,8 @@ from memjax.training.step import for_inference, make_logits_fn
 from tests import command_line
 from tests.training.test_program import CNN, group_of, small_setup
 
+pytestmark = pytest.mark.campaign
+
 COLLECTIVE = re.compile(
     r"= \(?(.*?)\)? (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)"
 )
