@@ -7,7 +7,7 @@ The primary claims of figures 1, 3 and 7, measured again where one thing at a ti
 otherwise: the learning rate, the batch size, the initialisation, the standardisation, the noise;
 and where the same networks are measured otherwise: by another norm or without an example's own loss
 term, at other radii, by LASS alone. Sizes are smaller than workstation scale, the same for all
-rows. About half an hour on 2 cores; interrupted, the same command goes on.
+rows. Interrupted, the same command goes on.
 """
 
 import argparse
@@ -115,19 +115,14 @@ def of_figure03(runs: StudyRuns) -> Iterator[tuple[str, pd.DataFrame]]:
     for place, (words, chosen) in enumerate(ways.items()):
         options = figure03.sensitivity_options(runs, **chosen)
         found = runs.analysis("sensitivity", options, f"sensitivity_{place}")
-        by = ["kind", "labels", "seed", "step"]
-        table = found.groupby(by, sort=False)["gini"].first().reset_index()
-        table = fit.with_fit(table.rename(columns={"kind": "data"}), runs.fit, kind="data")
-        yield words, table.assign(gini_of_mean=table["gini"], num_examples=runs.sizes.num_train)
+        yield words, figure03.table_of(runs, found)
 
 
 def of_figure07(runs: StudyRuns) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yields (how it was measured, table): by the CSR at other radii too, and by LASS alone."""
     by = ["kind", "level", "seed", "epoch"]
-    options = Options(
-        steps=(-1,), splits=("validation",), num_examples=runs.sizes.num_searched, radii=RADII,
-        certify=False, lass=True, num_starts=1,
-    )  # fmt: skip
+    searches = noise_levels.searches(runs.sizes) | {"radii": RADII}
+    options = Options(steps=(-1,), splits=("validation",), lass=True, **searches)
     ratios = noise_levels.ratios(runs.analysis("critical", options))
     results = runs.results.drop(columns="member")
     for radius in RADII:

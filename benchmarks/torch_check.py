@@ -1,7 +1,7 @@
 """Figure 7's network trained again in torch: the same losses, and the same ends?
 
     pip install '.[bench]'
-    python -m benchmarks.torch_check --data_dir=~/tensorflow_datasets     # 12 minutes on 2 cores
+    python -m benchmarks.torch_check --data_dir=~/tensorflow_datasets
 
 torch gets what the figure's runs begin with, initial parameters, examples with their noise and the
 order of the batches, and nothing else of memjax: the network, the loss, its derivative and the
@@ -20,41 +20,32 @@ import torch
 
 from benchmarks.torch_mlp import torch_mlp
 from memjax.config import with_values
-from memjax.data.batching import batch_rows, epoch_order
 from memjax.experiments.studies import make_study
 from memjax.loading import load_run
+from memjax.passes.base import Context, Options
+from memjax.passes.updates import run_batches
 from memjax.training.run import run
 from memjax.training.setup import prepare
-from memjax.training.state import init_state, member_keys
+from memjax.training.state import init_state
 from memjax.training.step import Batch, make_train_step
 
 STEPS, ROUNDING = 100, 1e-5
 ENDS = ("train_loss", "train_accuracy", "validation_accuracy")
 
 
-def batches_of(setup, epoch):
-    """Yields the positions of the examples of each step of an epoch."""
-    order = epoch_order(member_keys(setup.config.seed).order, epoch, setup.batches.num_examples)
-    for position in range(setup.batches.steps_per_epoch):
-        rows, mask = batch_rows(order, position, setup.batches)
-        yield np.asarray(rows)[np.asarray(mask)]
-
-
-def our_losses(setup, images, labels):
+def our_losses(setup, images, labels, batches):
     """Returns the losses of the first steps, by memjax's own train step."""
     step = jax.jit(make_train_step(setup.network, setup.optimizer))
     state = init_state(setup.config.seed, setup.network.model, setup.optimizer, images.shape[1:])
-    losses, epoch = [], 0
-    while len(losses) < STEPS:
-        for rows in batches_of(setup, epoch):
-            batch = Batch(jnp.asarray(images[rows]), jnp.asarray(labels[rows]), None)
-            state, metrics = step(state, batch, jax.random.key(0))
-            losses.append(float(metrics["loss"]))
-        epoch += 1
-    return np.array(losses[:STEPS])
+    losses = []
+    for rows in batches[:STEPS]:
+        batch = Batch(jnp.asarray(images[rows]), jnp.asarray(labels[rows]), None)
+        state, metrics = step(state, batch, jax.random.key(0))
+        losses.append(float(metrics["loss"]))
+    return np.array(losses)
 
 
-def trained_by_torch(setup, images, labels, validation):
+def trained_by_torch(setup, images, labels, batches, validation):
     """Returns the losses of the first steps, and what a network trained by torch ends with."""
     params = init_state(
         setup.config.seed, setup.network.model, setup.optimizer, images.shape[1:]
@@ -72,14 +63,13 @@ def trained_by_torch(setup, images, labels, validation):
         network.parameters(), lr=chosen.learning_rate, momentum=chosen.momentum
     )
     cross_entropy, losses = torch.nn.functional.cross_entropy, []
-    for epoch in range(setup.config.train.num_epochs):
-        for rows in batches_of(setup, epoch):
-            loss = cross_entropy(network(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if len(losses) < STEPS:
-                losses.append(float(loss.detach()))
+    for rows in batches:
+        loss = cross_entropy(network(x[rows]), y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if len(losses) < STEPS:
+            losses.append(float(loss.detach()))
     with torch.no_grad():
         logits = network(x)
         right = network(inputs(validation.images)).argmax(1).numpy() == validation.labels
@@ -112,8 +102,10 @@ def main() -> None:
             ours = {name: float(opened.metrics.iloc[-1][name]) for name in ENDS}
             images, labels = np.asarray(opened.train.images), opened.train.labels
             validation = opened.validation
-        theirs_losses, theirs = trained_by_torch(setup, images, labels, validation)
-        losses = our_losses(setup, images, labels)
+            padded = np.asarray(run_batches(Context(opened, Options()), 0))
+        batches = [rows[rows >= 0] for rows in padded]
+        theirs_losses, theirs = trained_by_torch(setup, images, labels, batches, validation)
+        losses = our_losses(setup, images, labels, batches)
         apart = float(np.max(np.abs(losses / theirs_losses - 1)))
         is_alike &= apart < ROUNDING
         ends.setdefault(f"{kind} {level:g}", []).append((ours, theirs))

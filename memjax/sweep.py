@@ -106,7 +106,8 @@ def main() -> None:
     share = distributed.share_of_process(FLAGS.task_index, FLAGS.num_tasks)
     plan = distributed.on_all(lambda: make_plan(sweep, *share))
     if distributed.is_main_process():
-        print(dynamics.describe(plan.configs[0], plan.dynamics_bytes), flush=True)
+        said = {dynamics.describe(config, plan.dynamics_bytes): None for config in plan.configs}
+        print(*said, sep="\n", flush=True)
     if FLAGS.dry_run:
         _dry_run(plan)
         return

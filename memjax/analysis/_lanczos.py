@@ -17,7 +17,11 @@ def lanczos(
     num_iterations: int,
     tolerance: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Lanczos on a symmetric operator over lists of arrays shaped `like`."""
+    """Lanczos on a symmetric operator over lists of arrays shaped `like`.
+
+    Returns:
+      (eigenvalue of the largest magnitude, residual norm, iterations).
+    """
     start = random_like(jax.random.normal, key, like)
     start = scaled(start, 1 / norm(start))
     basis = [jnp.zeros((num_iterations, *leaf.shape), leaf.dtype) for leaf in like]
@@ -73,6 +77,7 @@ def random_like(sampler: Callable, key: jax.Array, like: list[jax.Array]) -> lis
 
 
 def inner(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
+    """Returns the inner product of two lists, in float32 or wider."""
     products = (
         jnp.vdot(a, b, precision="highest", preferred_element_type=wide_dtype(a.dtype))
         for a, b in zip(first, second, strict=True)
@@ -81,8 +86,10 @@ def inner(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
 
 
 def norm(vector: list[jax.Array]) -> jax.Array:
+    """Returns the Euclidean norm of a list."""
     return jnp.sqrt(inner(vector, vector))
 
 
 def scaled(vector: list[jax.Array], factor: jax.Array) -> list[jax.Array]:
+    """Returns a list times a scalar, each array in its own type."""
     return [leaf * factor.astype(leaf.dtype) for leaf in vector]

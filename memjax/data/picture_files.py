@@ -11,18 +11,19 @@ import numpy as np
 # What Pillow may open: its other formats are rare in data sets, and more ways in for bad files.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-
-
 GREY_MODES = ("1", "L", "LA", *DEEP_MODES)
 
 
 class Header(NamedTuple):
+    """What is known of a picture before its pixels are read."""
+
     size: tuple[int, int]  # width, height, as turned
     mode: str
     is_turned: bool
 
 
 def image_module() -> Any:
+    """Returns PIL.Image, imported at the first use."""
     from PIL import Image  # not at the top: slow, and rarely needed
 
     return Image
@@ -46,6 +47,7 @@ def attempt(function: Callable, *arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def open_picture(source: pathlib.Path | bytes | str) -> Iterator[Any]:
+    """Opens a file, or its bytes; text is why there is none, and is raised as OSError."""
     if isinstance(source, str):
         raise OSError(source)
     with (
@@ -56,6 +58,7 @@ def open_picture(source: pathlib.Path | bytes | str) -> Iterator[Any]:
 
 
 def read_header(source: pathlib.Path | bytes | str) -> Header:
+    """Returns size and mode of one picture, as its EXIF tag turns it."""
     with open_picture(source) as image:
         if image.mode == "F" or min(image.size) < 1:
             raise OSError(f"mode {image.mode}, {image.size[0]} x {image.size[1]} pixels")

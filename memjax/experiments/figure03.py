@@ -62,7 +62,11 @@ def sensitivity_options(runs: StudyRuns, **chosen: Any) -> Options:
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the figure's table: a Gini coefficient per run and probed step."""
     runs = studies["influence"]
-    found = runs.analysis("sensitivity", sensitivity_options(runs))
+    return table_of(runs, runs.analysis("sensitivity", sensitivity_options(runs)))
+
+
+def table_of(runs: StudyRuns, found: pd.DataFrame) -> pd.DataFrame:
+    """Returns the figure's table from the rows of pass `sensitivity`."""
     by_step = found.groupby(["kind", "labels", "seed", "step"], sort=False)["gini"]
     table = by_step.agg(gini="first", num_examples="size").reset_index()
     run = ["kind", "labels", "seed"]

@@ -16,97 +16,8 @@ def claims(figure: str, network: str) -> tuple[Claim, ...]:
     by_kind = (
         made
         for kind, words in kinds.NOISE.items()
-        for made in (
-            claim(
-                name=f"{figure}_radius_{kind.lower()}",
-                sentence=f"{network}: the decision boundaries are nearer with more {words}.",
-                statistic="doublings of the median critical radius of validation images at the end "
-                "of training, level 0 to 1",
-                test=partial(measures.measure_radius_rise, kind=kind),
-                direction="below",
-                threshold=-0.5,
-                why="0.5 doublings: nearly a third nearer with nothing but noise than with none",
-                primary=(figure, kind) in PRIMARY,
-                gate=measures.gate_of(kind),
-            ),
-            claim(
-                name=f"{figure}_radius_training_{kind.lower()}",
-                sentence=f"{network}: they are nearer to training images, too, with more {words}.",
-                statistic="doublings of the median critical radius of training images at the end "
-                "of training, level 0 to 1",
-                test=partial(measures.measure_radius_rise, kind=kind, column="train_median_radius"),
-                direction="below",
-                threshold=-0.5,
-                why="0.5 doublings: nearly a third nearer with nothing but noise than with none",
-                gate=measures.gate_of(kind),
-            ),
-            claim(
-                name=f"{figure}_csr_{kind.lower()}",
-                sentence=f"{network}: the critical sample ratio is higher with more {words}.",
-                statistic="rise of the final validation CSR (found by search), level 0 to 1",
-                test=partial(measures.measure_csr_rise, kind=kind),
-                threshold=0.05,
-                why="one example in twenty more is critical",
-                gate=measures.gate_of(kind),
-            ),
-            claim(
-                name=f"{figure}_csr_lass_{kind.lower()}",
-                sentence=f"{network}: by LASS alone, too, CSR is higher with more {words}.",
-                statistic="rise of the final validation CSR that LASS finds, level 0 to 1",
-                test=partial(measures.measure_csr_rise, kind=kind, column="csr_lass"),
-                threshold=0.05,
-                why="one example in twenty more is critical",
-                gate=measures.gate_of(kind),
-            ),
-            claim(
-                name=f"{figure}_csr_monotone_{kind.lower()}",
-                sentence=f"{network}: the critical sample ratio rises level by level of {words}.",
-                statistic="Kendall's tau of final validation CSR and level, mean over seeds",
-                test=partial(measures.measure_monotone, kind=kind),
-                threshold=0.5,
-                opposite=0.0,
-                why="0.5: three of four pairs of levels are in order; 0 is no order",
-                gate=measures.gate_of(kind),
-            ),
-            claim(
-                name=f"{figure}_csr_matched_{kind.lower()}",
-                sentence=f"{network}: at equal training accuracy CSR is higher on {words}.",
-                statistic="validation CSR of the highest level minus that of real data, each where "
-                f"{measures.MATCHED:.0%} of its training examples are first right",
-                test=partial(measures.measure_csr_matched, kind=kind),
-                threshold=0.05,
-                why="one example in twenty more is critical",
-            ),
-            claim(
-                name=f"{figure}_fits_{kind.lower()}",
-                sentence=f"{network}: the networks fit {words}.",
-                statistic="final training accuracy at the highest level",
-                test=partial(measures.measure_fitted, kind=kind),
-                threshold=fit.FITTED,
-                opposite=0.9,
-                why="99 % is the gate of the other claims; below 90 % they do not fit",
-                primary=figure == "figure07",
-            ),
-            claim(
-                name=f"{figure}_final_accuracy_{kind.lower()}",
-                sentence=f"{network}: final validation accuracy is lower with more {words}.",
-                statistic="rise of the final validation accuracy, level 0 to 1",
-                test=partial(measures.measure_final_accuracy_rise, kind=kind),
-                direction="below",
-                threshold=-0.02,
-                why="two points of accuracy are more than the spread between seeds",
-                gate=measures.gate_of(kind),
-            ),
-            claim(
-                name=f"{figure}_best_accuracy_{kind.lower()}",
-                sentence=f"{network}: best validation accuracy is lower with more {words}.",
-                statistic="rise of the best validation accuracy, level 0 to 1",
-                test=partial(measures.measure_best_accuracy_rise, kind=kind),
-                direction="below",
-                threshold=-0.02,
-                why="two points of accuracy are more than the spread between seeds",
-            ),
-        )
+        for claims_of in (_boundary_claims, _accuracy_claims)
+        for made in claims_of(figure, network, kind, words)
     )
     own_kind = claim(
         name=f"{figure}_radius_own_noise",
@@ -121,6 +32,109 @@ def claims(figure: str, network: str) -> tuple[Claim, ...]:
         gate=measures.gate_of(kinds.RANDX),
     )
     return (*by_kind, own_kind, *_order_claims(figure, network))
+
+
+def _boundary_claims(figure: str, network: str, kind: str, words: str) -> tuple[Claim, ...]:
+    """Returns the claims on how near the decision boundaries are, of one kind of noise."""
+    claim = partial(Claim, figure=figure)
+    return (
+        claim(
+            name=f"{figure}_radius_{kind.lower()}",
+            sentence=f"{network}: the decision boundaries are nearer with more {words}.",
+            statistic="doublings of the median critical radius of validation images at the end "
+            "of training, level 0 to 1",
+            test=partial(measures.measure_radius_rise, kind=kind),
+            direction="below",
+            threshold=-0.5,
+            why="0.5 doublings: nearly a third nearer with nothing but noise than with none",
+            primary=(figure, kind) in PRIMARY,
+            gate=measures.gate_of(kind),
+        ),
+        claim(
+            name=f"{figure}_radius_training_{kind.lower()}",
+            sentence=f"{network}: they are nearer to training images, too, with more {words}.",
+            statistic="doublings of the median critical radius of training images at the end "
+            "of training, level 0 to 1",
+            test=partial(measures.measure_radius_rise, kind=kind, column="train_median_radius"),
+            direction="below",
+            threshold=-0.5,
+            why="0.5 doublings: nearly a third nearer with nothing but noise than with none",
+            gate=measures.gate_of(kind),
+        ),
+        claim(
+            name=f"{figure}_csr_{kind.lower()}",
+            sentence=f"{network}: the critical sample ratio is higher with more {words}.",
+            statistic="rise of the final validation CSR (found by search), level 0 to 1",
+            test=partial(measures.measure_csr_rise, kind=kind),
+            threshold=0.05,
+            why="one example in twenty more is critical",
+            gate=measures.gate_of(kind),
+        ),
+        claim(
+            name=f"{figure}_csr_lass_{kind.lower()}",
+            sentence=f"{network}: by LASS alone, too, CSR is higher with more {words}.",
+            statistic="rise of the final validation CSR that LASS finds, level 0 to 1",
+            test=partial(measures.measure_csr_rise, kind=kind, column="csr_lass"),
+            threshold=0.05,
+            why="one example in twenty more is critical",
+            gate=measures.gate_of(kind),
+        ),
+        claim(
+            name=f"{figure}_csr_monotone_{kind.lower()}",
+            sentence=f"{network}: the critical sample ratio rises level by level of {words}.",
+            statistic="Kendall's tau of final validation CSR and level, mean over seeds",
+            test=partial(measures.measure_monotone, kind=kind),
+            threshold=0.5,
+            opposite=0.0,
+            why="0.5: three of four pairs of levels are in order; 0 is no order",
+            gate=measures.gate_of(kind),
+        ),
+        claim(
+            name=f"{figure}_csr_matched_{kind.lower()}",
+            sentence=f"{network}: at equal training accuracy CSR is higher on {words}.",
+            statistic="validation CSR of the highest level minus that of real data, each where "
+            f"{measures.MATCHED:.0%} of its training examples are first right",
+            test=partial(measures.measure_csr_matched, kind=kind),
+            threshold=0.05,
+            why="one example in twenty more is critical",
+        ),
+    )
+
+
+def _accuracy_claims(figure: str, network: str, kind: str, words: str) -> tuple[Claim, ...]:
+    """Returns the claims on what is right in the end, and at best, of one kind of noise."""
+    claim = partial(Claim, figure=figure)
+    return (
+        claim(
+            name=f"{figure}_fits_{kind.lower()}",
+            sentence=f"{network}: the networks fit {words}.",
+            statistic="final training accuracy at the highest level",
+            test=partial(measures.measure_fitted, kind=kind),
+            threshold=fit.FITTED,
+            opposite=0.9,
+            why="99 % is the gate of the other claims; below 90 % they do not fit",
+            primary=figure == "figure07",
+        ),
+        claim(
+            name=f"{figure}_final_accuracy_{kind.lower()}",
+            sentence=f"{network}: final validation accuracy is lower with more {words}.",
+            statistic="rise of the final validation accuracy, level 0 to 1",
+            test=partial(measures.measure_final_accuracy_rise, kind=kind),
+            direction="below",
+            threshold=-0.02,
+            why="two points of accuracy are more than the spread between seeds",
+            gate=measures.gate_of(kind),
+        ),
+        claim(
+            name=f"{figure}_best_accuracy_{kind.lower()}",
+            sentence=f"{network}: best validation accuracy is lower with more {words}.",
+            statistic="rise of the best validation accuracy, level 0 to 1",
+            test=partial(measures.measure_best_accuracy_rise, kind=kind),
+            direction="below",
+            threshold=-0.02,
+            why="two points of accuracy are more than the spread between seeds",
+        ),
+    )
 
 
 def _order_claims(figure: str, network: str) -> tuple[Claim, ...]:

@@ -67,12 +67,12 @@ _RUN = ["kind", "level", "seed", "epoch"]
 def critical_ratios(runs: StudyRuns, splits: tuple[str, ...]) -> pd.DataFrame:
     """Returns CSR and median radius at the checkpoints of `doubling`, at the study's radius."""
     sizes = runs.sizes
-    options = Options(splits=splits, **_searches(sizes))
+    options = Options(splits=splits, **searches(sizes))
     name = "critical" if len(splits) > 1 else f"critical_{splits[0]}"
     return ratios(runs.analysis("critical", options, name, steps_of=doubling))
 
 
-def _searches(sizes: Sizes) -> dict[str, Any]:
+def searches(sizes: Sizes) -> dict[str, Any]:
     """Returns the options of every search: without certificates, which say nothing here."""
     # More starts of PGD find points nearer by less than a thousandth, for twice the time.
     return {
@@ -85,7 +85,7 @@ def _searches(sizes: Sizes) -> dict[str, Any]:
 
 def final_ratios(runs: StudyRuns) -> pd.DataFrame:
     """Returns what is measured at the end alone: a row a network, columns as in `COLUMNS`."""
-    options = Options(steps=(-1,), lass=True, **_searches(runs.sizes))
+    options = Options(steps=(-1,), lass=True, **searches(runs.sizes))
     parts = []
     for kinds_of, more in (((kinds.REAL, kinds.RANDY), ()), ((kinds.RANDX,), ("noise",))):
         chosen = dataclasses.replace(options, splits=(*options.splits, *more))

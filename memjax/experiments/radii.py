@@ -36,12 +36,10 @@ STUDIES = ("cifar_noise",)
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the table: CSR of the validation set at the end, for every radius."""
     runs = studies["cifar_noise"]
-    # As many examples as figure 9 has of both splits: its compiled programs serve again, and one
-    # start of PGD, as there.
-    options = Options(
-        steps=(-1,), splits=("validation",), num_examples=2 * runs.sizes.num_searched,
-        radii=runs.sizes.radii, certify=False, num_starts=1,
-    )  # fmt: skip
+    # As many examples as figure 9 has of both splits: its compiled programs serve again.
+    chosen = {"num_examples": 2 * runs.sizes.num_searched, "radii": runs.sizes.radii}
+    searches = noise_levels.searches(runs.sizes) | chosen
+    options = Options(steps=(-1,), splits=("validation",), **searches)
     found = runs.analysis("critical", options, "critical_radii", level=(0.0, 1.0))
     table = noise_levels.ratios(found)
     return fit.with_fit(table, runs.fit).rename(columns={"kind": "data"})[list(COLUMNS)]

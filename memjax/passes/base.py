@@ -131,6 +131,18 @@ class Context:
         return self.options.microbatch_size or None
 
     @property
+    def steps_so_far(self) -> list[int]:
+        """All checkpoints up to the last of --steps, which is the network looked at."""
+        return [step for step in self.run.steps if step <= self.steps[-1]]
+
+    def check_steps_so_far(self, name: str) -> None:
+        """Raises InputError where the pass of that name has no earlier checkpoint to compare."""
+        if len(self.steps_so_far) < 2:
+            raise InputError(
+                f"pass {name}: needs a checkpoint before step {self.steps[-1]}; there is none"
+            )
+
+    @property
     def members(self) -> range:
         """The members looked at."""
         return range(self.options.members or self.run.num_members)

@@ -43,15 +43,7 @@ DEPTH_COLUMNS = {
 
 
 def _check_vog(context: Context) -> None:
-    if len(_until(context)) < 2:
-        raise InputError(
-            f"pass vog: needs a checkpoint before step {context.steps[-1]}; there is none"
-        )
-
-
-def _until(context: Context) -> list[int]:
-    """Returns all checkpoints up to the last of --steps, which is the network looked at."""
-    return [step for step in context.run.steps if step <= context.steps[-1]]
+    context.check_steps_so_far("vog")
 
 
 def _compute_vog(context: Context, part: str) -> pd.DataFrame:
@@ -64,7 +56,7 @@ def _compute_vog(context: Context, part: str) -> pd.DataFrame:
     size = max(1, min(len(images), memory_budget() // 8 // row_bytes))
 
     def of_chunk(rows: slice) -> Iterator[jax.Array]:
-        for step in _until(context):
+        for step in context.steps_so_far:
             params = context.member(context.run.member_params(step), member)
             yield gradients(params, images[rows], labels[rows])
 
@@ -98,19 +90,20 @@ def _check_depth(context: Context) -> None:
 
 def _compute_depth(context: Context, step: int) -> pd.DataFrame:
     all_params = context.run.member_params(step)
-    train = context.split("train")
+    train, examples = context.split("train"), context.examples
+    own_part = next((part.rows for part in context.parts if part.split == "train"), None)
+    embed, neighbors = context.shared(_on_devices)
     tables = []
     for member in context.members:
         params = context.member(all_params, member)
         is_own = context.run.is_member[member, : len(train.labels)]
-        rows = np.full(len(context.examples.labels), -1)  # of each example in the support
-        for part in context.parts:
-            if part.split == "train":
-                rows[part.rows] = np.where(is_own, np.cumsum(is_own) - 1, -1)
-        embed, neighbors = context.shared(_on_devices)
-        embedded, support = (
-            embed(params, images) for images in (context.examples.images, train.images[is_own])
-        )
+        rows = np.full(len(examples.labels), -1)  # of each example in the support
+        embedded = embed(params, examples.images)
+        if own_part is None:  # the neighbours are not among the examples looked at
+            support = embed(params, train.images[is_own])
+        else:
+            rows[own_part] = np.where(is_own, np.cumsum(is_own) - 1, -1)
+            support = [layer[own_part][is_own] for layer in embedded]
         labels = jnp.asarray(train.labels[is_own])
         predictions = jnp.argmax(embedded[-1], axis=1)
         classes = [

@@ -59,16 +59,8 @@ def _layers(context: Context) -> tuple[Layer, ...]:
     return network_layers(context.run.logits_fn, params, context.run.train.images)
 
 
-def _until(context: Context) -> list[int]:
-    """Returns all checkpoints up to the last of --steps, which is the network looked at."""
-    return [step for step in context.run.steps if step <= context.steps[-1]]
-
-
 def _check_rewinding(context: Context) -> None:
-    if len(_until(context)) < 2:
-        raise InputError(
-            f"pass rewinding: needs a checkpoint before step {context.steps[-1]}; there is none"
-        )
+    context.check_steps_so_far("rewinding")
 
 
 def _groups(context: Context, member: int) -> dict[str, tuple[str, np.ndarray]]:
@@ -206,7 +198,7 @@ REWINDING = Pass(
     compute=_rewinding,
     per_checkpoint=False,
     check=_check_rewinding,
-    parts=lambda context: [f"{step:012d}" for step in _until(context)],
+    parts=lambda context: [f"{step:012d}" for step in context.steps_so_far],
     draw=draw_rewinding,
 )
 LOCALIZATION = Pass(

@@ -230,6 +230,7 @@ def is_being_cleared(workdir: epath.Path) -> bool:
 
 
 def end_clearing(workdir: epath.Path) -> None:
+    """Deletes what an interrupted `clear` left."""
     if is_being_cleared(workdir):
         clear(workdir)
 

@@ -9,10 +9,7 @@ from memjax.data.describe import derived_data, describe_data
 from memjax.errors import InputError
 from memjax.keys import DRAWS_VERSION
 from memjax.models.source import code_fingerprints, import_folder
-from memjax.runtime.workdir import (
-    difference,
-    job,
-)
+from memjax.runtime.workdir import difference, job
 from memjax.training.setup import Setup, data_fingerprint, source_fingerprint
 from memjax.version import __version__
 
