@@ -23,9 +23,9 @@ import numpy as np
 from memjax.analysis.attribution import example_attribution
 from memjax.analysis.attribution_estimators import tracin, trak
 from memjax.analysis.attribution_retrain import retrained_measures
-from memjax.analysis.attribution_trust import linear_datamodeling_score, random_subsets
 from memjax.analysis.influence import influence_functions
 from memjax.analysis.sensitivity import run_sgd
+from memjax.analysis.trust import linear_datamodeling_score, random_subsets
 
 WIDTHS, NUM_EXAMPLES, BATCH_SIZE, NUM_STEPS, RATE = (784, 64, 64, 10), 1000, 100, 300, 0.1
 TRACIN_STEPS = (30, 90, 150, 210, 270)

@@ -28,8 +28,10 @@ from memjax.config_sections import (
     Train,
     integer_field,
 )
-from memjax.errors import InputError
-from memjax.errors import nearest as nearest  # for all who check names against a list
+from memjax.errors import (
+    InputError,
+    nearest as nearest,  # for all who check names against a list
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,8 +30,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import PIL.Image
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from memjax import load_run
 from memjax.auditing.cleaning import read_decisions

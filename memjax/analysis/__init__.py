@@ -18,188 +18,108 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memjax.analysis.attribution import (
         example_attribution as example_attribution,
-    )
-    from memjax.analysis.attribution import (
         self_influence as self_influence,
-    )
-    from memjax.analysis.attribution_trust import (
-        linear_datamodeling_score as linear_datamodeling_score,
     )
     from memjax.analysis.critical import (
         critical_bounds as critical_bounds,
-    )
-    from memjax.analysis.critical import (
         critical_bounds_over_radii as critical_bounds_over_radii,
-    )
-    from memjax.analysis.critical import (
         critical_radius as critical_radius,
-    )
-    from memjax.analysis.critical import (
         critical_sample_ratio as critical_sample_ratio,
-    )
-    from memjax.analysis.critical import (
         lass as lass,
-    )
-    from memjax.analysis.critical import (
         pgd as pgd,
     )
     from memjax.analysis.difficulty import (
         agreement as agreement,
-    )
-    from memjax.analysis.difficulty import (
         aum as aum,
-    )
-    from memjax.analysis.difficulty import (
         first_epoch_learned as first_epoch_learned,
-    )
-    from memjax.analysis.difficulty import (
         forgetting_events as forgetting_events,
-    )
-    from memjax.analysis.difficulty import (
         loss_trajectory as loss_trajectory,
-    )
-    from memjax.analysis.difficulty import (
         probability_correct as probability_correct,
     )
     from memjax.analysis.filters import (
         filter_quality as filter_quality,
-    )
-    from memjax.analysis.filters import (
         first_layer as first_layer,
-    )
-    from memjax.analysis.filters import (
         first_layer_filters as first_layer_filters,
-    )
-    from memjax.analysis.filters import (
         rank_against_initial as rank_against_initial,
     )
-    from memjax.analysis.gradient_products import projected_gradients as projected_gradients
     from memjax.analysis.gradient_variance import (
         label_logit_gradients as label_logit_gradients,
-    )
-    from memjax.analysis.gradient_variance import (
         variance_of_gradients as variance_of_gradients,
     )
     from memjax.analysis.gradients import (
         gradient_norms as gradient_norms,
-    )
-    from memjax.analysis.gradients import (
         per_example_gradients as per_example_gradients,
     )
     from memjax.analysis.influence import influence_functions as influence_functions
     from memjax.analysis.input_gradients import (
         input_gradient_norms as input_gradient_norms,
-    )
-    from memjax.analysis.input_gradients import (
         input_loss_curvature as input_loss_curvature,
     )
     from memjax.analysis.interval import interval_bounds as interval_bounds
     from memjax.analysis.jacobians import (
         empirical_ntk as empirical_ntk,
-    )
-    from memjax.analysis.jacobians import (
         extended_data_jacobian as extended_data_jacobian,
-    )
-    from memjax.analysis.jacobians import (
         extended_data_jacobian_spectra as extended_data_jacobian_spectra,
-    )
-    from memjax.analysis.jacobians import (
         input_jacobians as input_jacobians,
-    )
-    from memjax.analysis.jacobians import (
         jacobian_norms as jacobian_norms,
-    )
-    from memjax.analysis.jacobians import (
         jacobian_singular_values as jacobian_singular_values,
-    )
-    from memjax.analysis.jacobians import (
         parameter_jacobian_norms as parameter_jacobian_norms,
     )
     from memjax.analysis.localization import (
         network_layers as network_layers,
-    )
-    from memjax.analysis.localization import (
         rewound_params as rewound_params,
-    )
-    from memjax.analysis.localization import (
         units_to_forget as units_to_forget,
     )
     from memjax.analysis.losses import softmax_cross_entropy as softmax_cross_entropy
     from memjax.analysis.membership import (
         example_vulnerability as example_vulnerability,
-    )
-    from memjax.analysis.membership import (
         lira_scores as lira_scores,
-    )
-    from memjax.analysis.membership import (
         logit_confidence as logit_confidence,
-    )
-    from memjax.analysis.membership import (
         loss_scores as loss_scores,
-    )
-    from memjax.analysis.membership import (
         rmia_scores as rmia_scores,
     )
-    from memjax.analysis.membership_curves import attack_auc as attack_auc
-    from memjax.analysis.membership_curves import attack_tpr as attack_tpr
+    from memjax.analysis.membership_curves import attack_auc as attack_auc, attack_tpr as attack_tpr
     from memjax.analysis.memorization import (
         cross_influence as cross_influence,
-    )
-    from memjax.analysis.memorization import (
         leave_one_out_ridge as leave_one_out_ridge,
-    )
-    from memjax.analysis.memorization import (
         memorization_scores as memorization_scores,
-    )
-    from memjax.analysis.memorization import (
         top_influence_pairs as top_influence_pairs,
     )
     from memjax.analysis.microbatch import (
         over_devices as over_devices,
-    )
-    from memjax.analysis.microbatch import (
         over_microbatches as over_microbatches,
     )
-    from memjax.analysis.prediction_depth import depth_of as depth_of
-    from memjax.analysis.prediction_depth import layer_embeddings as layer_embeddings
-    from memjax.analysis.prediction_depth import nearest_classes as nearest_classes
+    from memjax.analysis.prediction_depth import (
+        depth_of as depth_of,
+        layer_embeddings as layer_embeddings,
+        nearest_classes as nearest_classes,
+    )
+    from memjax.analysis.products import (
+        gradient_products as gradient_products,
+        projected_gradients as projected_gradients,
+    )
     from memjax.analysis.scores import (
         el2n as el2n,
-    )
-    from memjax.analysis.scores import (
         entropy as entropy,
-    )
-    from memjax.analysis.scores import (
         example_scores as example_scores,
-    )
-    from memjax.analysis.scores import (
         margin as margin,
     )
-    from memjax.analysis.sensitivity import loss_sensitivity as loss_sensitivity
-    from memjax.analysis.sensitivity import run_sgd as run_sgd
+    from memjax.analysis.sensitivity import loss_sensitivity as loss_sensitivity, run_sgd as run_sgd
     from memjax.analysis.sharpness import (
         hessian_eigenvalue as hessian_eigenvalue,
-    )
-    from memjax.analysis.sharpness import (
         hessian_trace as hessian_trace,
     )
     from memjax.analysis.statistics import (
         binomial_null as binomial_null,
-    )
-    from memjax.analysis.statistics import (
         bootstrap_interval as bootstrap_interval,
-    )
-    from memjax.analysis.statistics import (
         cliffs_delta as cliffs_delta,
-    )
-    from memjax.analysis.statistics import (
         gini as gini,
-    )
-    from memjax.analysis.statistics import (
         mean_difference_interval as mean_difference_interval,
-    )
-    from memjax.analysis.statistics import (
         overdispersion as overdispersion,
+    )
+    from memjax.analysis.trust import (
+        attribution_trust as attribution_trust,
+        linear_datamodeling_score as linear_datamodeling_score,
     )
 
 # Module -> what it makes public.
@@ -208,7 +128,6 @@ _PUBLIC = {
         "example_attribution",
         "self_influence",
     ),
-    "attribution_trust": ("linear_datamodeling_score",),
     "critical": (
         "critical_bounds",
         "critical_bounds_over_radii",
@@ -231,7 +150,6 @@ _PUBLIC = {
         "first_layer_filters",
         "rank_against_initial",
     ),
-    "gradient_products": ("projected_gradients",),
     "gradient_variance": (
         "label_logit_gradients",
         "variance_of_gradients",
@@ -287,6 +205,10 @@ _PUBLIC = {
         "layer_embeddings",
         "nearest_classes",
     ),
+    "products": (
+        "gradient_products",
+        "projected_gradients",
+    ),
     "scores": (
         "el2n",
         "entropy",
@@ -308,6 +230,10 @@ _PUBLIC = {
         "gini",
         "mean_difference_interval",
         "overdispersion",
+    ),
+    "trust": (
+        "attribution_trust",
+        "linear_datamodeling_score",
     ),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -9,9 +9,9 @@ import numpy as np
 
 from memjax.analysis._unrolled.sensitivity_inputs import positive
 from memjax.analysis.attribution_measures import check_query_shapes
-from memjax.analysis.gradient_products import gradient_products, projected_gradients
 from memjax.analysis.inputs import check_model
 from memjax.analysis.losses import softmax_cross_entropy
+from memjax.analysis.products import gradient_products, projected_gradients
 from memjax.errors import InputError
 
 

@@ -12,8 +12,7 @@ from jax.sharding import Mesh
 
 from memjax import memory
 from memjax.analysis._leaves import merge_params
-from memjax.analysis._unrolled import sensitivity_inputs as inputs
-from memjax.analysis._unrolled import sensitivity_sweep as sgd
+from memjax.analysis._unrolled import sensitivity_inputs as inputs, sensitivity_sweep as sgd
 from memjax.analysis._unrolled.trajectory import Trajectory, segment_length
 from memjax.analysis.inputs import check_model
 from memjax.analysis.losses import softmax_cross_entropy

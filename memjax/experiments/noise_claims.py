@@ -2,8 +2,7 @@
 
 from functools import partial
 
-from memjax.experiments import fit, kinds
-from memjax.experiments import noise_measures as measures
+from memjax.experiments import fit, kinds, noise_measures as measures
 from memjax.reporting.claims import Claim
 
 # One of the two kinds each, and the other in the other figure: a dozen primary claims in all.

@@ -11,8 +11,7 @@ from etils import epath
 
 from memjax.config import Config
 from memjax.errors import InputError
-from memjax.experiments.fit import COLUMNS as FIT_COLUMNS
-from memjax.experiments.fit import distance_from_start, without_distance
+from memjax.experiments.fit import COLUMNS as FIT_COLUMNS, distance_from_start, without_distance
 from memjax.experiments.scales import Sizes
 from memjax.loading import Run, load_run
 from memjax.passes import PASSES

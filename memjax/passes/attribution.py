@@ -10,7 +10,7 @@ import pandas as pd
 
 from memjax.analysis.attribution import example_attribution
 from memjax.analysis.attribution_retrain import retrain, retrained_measures
-from memjax.analysis.attribution_trust import Trust, attribution_trust
+from memjax.analysis.trust import Trust, attribution_trust
 from memjax.errors import InputError
 from memjax.loading import Run
 from memjax.passes.attribution_picture import draw

@@ -10,15 +10,15 @@ import pytest
 
 from memjax.analysis.attribution import example_attribution, self_influence
 from memjax.analysis.attribution_retrain import retrain, retrained_measures
-from memjax.analysis.attribution_trust import (
-    attribution_trust,
-    linear_datamodeling_score,
-    random_subsets,
-)
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.memorization import leave_one_out_ridge
 from memjax.analysis.scores import margin
 from memjax.analysis.sensitivity import run_sgd
+from memjax.analysis.trust import (
+    attribution_trust,
+    linear_datamodeling_score,
+    random_subsets,
+)
 from memjax.errors import InputError
 
 NUM_EXAMPLES, NUM_PIXELS, NUM_CLASSES, NUM_QUERIES = 6, 4, 3, 5

@@ -16,11 +16,11 @@ from memjax.analysis.critical import (
 )
 from memjax.analysis.difficulty import aum
 from memjax.analysis.filters import filter_quality
-from memjax.analysis.gradient_products import gradient_products, projected_gradients
 from memjax.analysis.gradients import gradient_norms, per_example_gradients
 from memjax.analysis.input_gradients import input_gradient_norms, input_loss_curvature
 from memjax.analysis.jacobians import empirical_ntk, input_jacobians, parameter_jacobian_norms
 from memjax.analysis.memorization import memorization_scores
+from memjax.analysis.products import gradient_products, projected_gradients
 from memjax.analysis.scores import example_scores
 from memjax.analysis.sensitivity import loss_sensitivity
 from memjax.analysis.sharpness import hessian_eigenvalue, hessian_trace

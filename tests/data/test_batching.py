@@ -2,8 +2,7 @@
 
 import jax
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from memjax.data.batching import batch_rows, epoch_order, make_batches
 

@@ -567,8 +567,7 @@ def test_an_unchanged_file_gives_equal_models_and_a_changed_one_others(source):
 
 
 def test_masked_batch_norm_is_batch_norm_of_the_real_examples():
-    from flax import linen as nn
-    from flax import nnx
+    from flax import linen as nn, nnx
 
     x = jax.random.normal(jax.random.key(0), (4, 2, 2, 3))
     mask = jnp.array([True, True, True, False])

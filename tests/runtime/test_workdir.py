@@ -11,8 +11,7 @@ import pytest
 from etils import epath
 
 from memjax.errors import InputError
-from memjax.runtime import locks
-from memjax.runtime import workdir as workdir_lib
+from memjax.runtime import locks, workdir as workdir_lib
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):

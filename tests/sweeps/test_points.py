@@ -3,8 +3,7 @@
 import pathlib
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from memjax import command_line
 from memjax.config import default_config, resolve

@@ -14,8 +14,7 @@ from memjax.analysis.gradients import gradient_norms, per_example_gradients
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.microbatch import over_devices
 from memjax.runtime.mesh import make_mesh
-from memjax.training import group
-from memjax.training import setup as setup_lib
+from memjax.training import group, setup as setup_lib
 from memjax.training.run import run
 from memjax.training.step import for_inference, make_logits_fn
 from tests import command_line

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from memjax.analysis.gradient_products import gradient_products, projected_gradients
 from memjax.analysis.gradients import per_example_gradients
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.microbatch import over_devices
+from memjax.analysis.products import gradient_products, projected_gradients
 from memjax.errors import InputError
 
 KEY = jax.random.key(3)
