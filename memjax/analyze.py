@@ -134,7 +134,8 @@ def _check_same(context: Any, passes: list) -> None:
     """Checks that all processes are to do the same, in one folder."""
     import json
 
-    from memjax.runtime.distributed import check_same_on_all_processes, check_shared_workdir
+    from memjax.runtime.distributed import check_same_on_all_processes
+    from memjax.runtime.shared_folder import check_shared_workdir
 
     names = [each.name for each in passes]
     facts = [names, context.steps, dataclasses.asdict(context.options), FLAGS.overwrite]

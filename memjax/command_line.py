@@ -258,8 +258,7 @@ def _run(main: Callable[[], None]) -> int:
     except Exception as error:
         if _is_disk_full(error):
             return _tell(OSError("no space left on the disk; what was saved before is kept"), 2)
-        distributed = _distributed()
-        lost = distributed.as_process_lost(error) if distributed else None
+        lost = _distributed() and sys.modules["memjax.runtime.lost"].as_process_lost(error)
         if lost:
             return _tell(lost, lost.exit_code)
         traceback.print_exc()

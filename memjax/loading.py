@@ -10,44 +10,21 @@ import jax
 import numpy as np
 import pandas as pd
 from etils import epath
-from flax import linen as nn
 
 from memjax.config import Config, comparable, resolve, unflatten
 from memjax.data.examples import held_out_noise
 from memjax.errors import InputError
-from memjax.models.adapters import Model
-from memjax.restoring import noted, read
-from memjax.runtime.checkpoints import Checkpoints
+from memjax.logits_functions import shared_logits_fn
+from memjax.restoring import RunCheckpoints
 from memjax.runtime.metrics import read_metrics
 from memjax.runtime.tables import read_table
-from memjax.runtime.workdir import difference, is_being_cleared, read_config, read_group
+from memjax.runtime.workdir import difference, is_being_cleared, read_config
 from memjax.split_arrays import SplitArrays
 from memjax.training.documents import config_document
 from memjax.training.dynamics import parts_of, read_dynamics
 from memjax.training.point_folder import DERIVED
 from memjax.training.setup import Setup, member_subsets, prepare
-from memjax.training.step import Network, for_inference, make_logits_fn, unit_pixels
-
-
-def shared_logits_fn(network: Network) -> Callable[[Any, jax.Array], jax.Array]:
-    """Returns `make_logits_fn(network)`, the same object for equal networks.
-
-    Runs that differ in their parameters alone then share compiled programs: jax.jit knows a static
-    function by its identity.
-    """
-    moments = [tuple(np.ravel(np.asarray(m, np.float32)).tolist()) for m in network[1:3]]
-    try:
-        hash(network.model)
-    except TypeError:  # a user's module with a field that has no hash
-        return make_logits_fn(network)
-    return _logits_fn_of(network.model, *moments)
-
-
-@functools.lru_cache(maxsize=64)
-def _logits_fn_of(
-    model: nn.Module | Model, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Callable[[Any, jax.Array], jax.Array]:
-    return make_logits_fn(Network(model, np.array(mean, np.float32), np.array(std, np.float32)))
+from memjax.training.step import for_inference, unit_pixels
 
 
 def _let_import_from(folder: str) -> None:
@@ -120,40 +97,13 @@ class Run:
         return shared_logits_fn(self.setup.network)
 
     @functools.cached_property
-    def _stores(self) -> tuple[str, list[tuple[epath.Path, Checkpoints]]]:
-        """The run's name among the rows of its checkpoints, and where these are."""
-        folders = [self.workdir]
-        groups, name = read_group(self.workdir)
-        if name:  # a point of a sweep
-            folders = [self.workdir.parent.parent / "groups" / each for each in groups]
-            folders = [folder for folder in folders if (folder / "checkpoints").exists()]
-        return name, [(folder, Checkpoints(folder, read_only=True)) for folder in folders]
-
-    @functools.cached_property
-    def _places(self) -> dict[int, tuple[epath.Path, Checkpoints, list[int]]]:
-        """By step, where its checkpoint is, and in which rows of it the run's members are."""
-        found, (name, stores) = {}, self._stores
-        for folder, store in stores:
-            for step in store.steps():
-                if not name:
-                    found[step] = folder, store, list(range(self.num_members))
-                    continue
-                rows = noted(store, folder, step)["rows"]
-                own = [place for place, (owner, _) in enumerate(rows) if owner == name]
-                if own:
-                    found[step] = folder, store, own
-        return dict(sorted(found.items()))
+    def _checkpoints(self) -> RunCheckpoints:
+        return RunCheckpoints(self.workdir, self.num_members)
 
     @property
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, ascending."""
-        return list(self._places)
-
-    def _place(self, step: int) -> tuple[epath.Path, Checkpoints, list[int]]:
-        if step not in self._places:
-            known = ", ".join(map(str, self.steps)) or "none"
-            raise InputError(f"step {step}: no such checkpoint of {self.workdir}; has: {known}")
-        return self._places[step]
+        return self._checkpoints.steps
 
     @property
     def num_members(self) -> int:
@@ -165,21 +115,16 @@ class Run:
         return step / self.setup.batches.steps_per_epoch
 
     def member_params(self, step: int) -> Any:
-        """Returns the params of every member at a checkpoint, each a numpy array [members ...]."""
-        folder, store, rows = self._place(step)
-        params, checksums, metadata = read(store, folder, step, self.setup)
-        noted = [metadata["checksum"][row] for row in rows]
-        store.check_sums(step, noted, [checksums[row] for row in rows])
-        if rows == list(range(len(checksums))):
-            return params
-        return jax.tree.map(lambda leaf: leaf[rows], params)
+        """Returns the params of every member at a checkpoint, each a numpy array [members ...].
+
+        Raises:
+          InputError: if there is no such checkpoint.
+        """
+        return self._checkpoints.member_params(step, self.setup)
 
     def last_step(self, member: int) -> int:
         """Returns the last step that a member was trained; its params stay as they are then."""
-        folder, store, rows = self._place(self.steps[-1])
-        metadata = noted(store, folder, self.steps[-1])
-        ended = max(metadata[how][rows[member]] for how in ("fitted", "diverged"))
-        return ended if ended >= 0 else self.steps[-1]
+        return self._checkpoints.last_step(member)
 
     def params(self, step: int | None = None, member: int = 0) -> Any:
         """Returns the params of one network.

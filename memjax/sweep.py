@@ -93,6 +93,7 @@ def main() -> None:
 
     from memjax.experiments.sweep_tables import save_tables
     from memjax.runtime import distributed
+    from memjax.runtime.shared_folder import check_shared_workdir
     from memjax.sweeps.figures import draw_results
     from memjax.sweeps.plan import make_plan, use_every_core
     from memjax.sweeps.run import run_sweep
@@ -111,7 +112,7 @@ def main() -> None:
     if FLAGS.dry_run:
         _dry_run(plan)
         return
-    distributed.check_shared_workdir(workdir)
+    check_shared_workdir(workdir)
     try:
         outcome = distributed.on_all(lambda: run_sweep(plan, workdir, FLAGS.retry_failed))
     except Interrupted as stopped:

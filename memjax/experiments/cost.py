@@ -12,8 +12,8 @@ from memjax.sweeps.points import Sweep
 def describe_cost(studies: Iterable[Study]) -> Iterator[str]:
     """Yields a line for each study and one for all: runs, FLOPs, and time on this machine.
 
-    The time is that of training every epoch, from a few steps of each study's costliest runs; the
-    passes over the checkpoints are not in it.
+    The time is that of training and evaluating every epoch, from a few steps of each study's
+    costliest runs; the passes over the checkpoints are not in it.
     """
     total_flops = total_seconds = 0.0
     for study in studies:

@@ -11,7 +11,8 @@ from etils import epath
 
 from memjax.errors import InputError
 from memjax.passes.base import Context, Pass
-from memjax.runtime.distributed import appears, is_main_process, on_all, on_main
+from memjax.runtime.distributed import is_main_process, on_all, on_main
+from memjax.runtime.shared_folder import appears
 from memjax.runtime.tables import (
     join_tables,
     num_rows,

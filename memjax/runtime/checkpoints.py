@@ -19,7 +19,7 @@ from etils import epath
 
 import memjax.config as config_lib
 from memjax.errors import InputError
-from memjax.runtime.distributed import is_process_lost
+from memjax.runtime.lost import is_process_lost
 from memjax.runtime.workdir import is_remote
 
 

@@ -5,26 +5,22 @@ Kubernetes), carries the collectives, and watches heartbeats. Here its waits get
 its failures words. Every function does nothing, or the obvious, in a run of one process.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import secrets
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 from jax.experimental import multihost_utils
 
 from memjax.errors import InputError, ToldByMain
 from memjax.runtime import joining
-from memjax.runtime.workdir import is_remote
+from memjax.runtime.lost import ProcessLost
 
 T = TypeVar("T")
 
@@ -32,24 +28,6 @@ HEARTBEAT_TIMEOUT_S = 40  # JAX ends a process whose peer was silent for so long
 HOWEVER_LONG_S = 30 * 24 * 3600.0  # for waiting for work that may take days; heartbeats watch it
 _LEAVE_TOGETHER_S = 10  # for an error that all processes find at the same time
 _SAVE_S = 60  # after a signal: the others may still be saving
-
-# How JAX, gloo, gRPC and NCCL say that the other end is gone.
-_LOST_SIGNS = (
-    "connection closed by peer",
-    "connection reset by peer",
-    "socket closed",
-    "heartbeat timeout",
-    "stopped sending heartbeats",
-    "barrier timed out",
-    "ncclremoteerror",
-    "remote process exited",
-)
-
-
-class ProcessLost(RuntimeError):
-    """Another process of the run died or hangs; starting all again goes on from the checkpoint."""
-
-    exit_code = os.EX_TEMPFAIL
 
 
 def initialize(
@@ -190,10 +168,16 @@ def check_same_on_all_processes(value: str, what: str) -> None:
         return
     digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
     digests = multihost_utils.process_allgather(digest)
-    _raise_for(np.any(digests != digests[0], axis=1), f"not the same {what} as process 0")
+    raise_for(np.any(digests != digests[0], axis=1), f"not the same {what} as process 0")
 
 
-def _raise_for(is_wrong: np.ndarray, message: str) -> None:
+def raise_for(is_wrong: np.ndarray, message: str) -> None:
+    """Raises an InputError that names the processes of which something is wrong, if there are any.
+
+    Args:
+      is_wrong: bool [processes], the same on all.
+      message: what is wrong.
+    """
     wrong = np.flatnonzero(is_wrong).tolist()
     if wrong:
         names = ", ".join(map(str, wrong))
@@ -202,41 +186,6 @@ def _raise_for(is_wrong: np.ndarray, message: str) -> None:
 
 def _raise_on_all(message: str) -> None:
     raise InputError(message) if is_main_process() else ToldByMain(message)
-
-
-def check_shared_workdir(workdir: epath.PathLike, timeout_s: float = 10.0) -> None:
-    """Checks that all processes see what process 0 writes into the run folder; all call this.
-
-    Args:
-      workdir: the run folder, made by process 0 if it is not there; a path or a gs:// address.
-      timeout_s: seconds that a file may take to appear on the other hosts.
-
-    Raises:
-      InputError: on every process, naming those that do not see it.
-    """
-    if jax.process_count() == 1:
-        return
-    token = epath.Path(workdir) / on_main(lambda: _write_token(epath.Path(workdir)))
-    is_hidden = multihost_utils.process_allgather(np.array(not appears(token, timeout_s)))
-    if is_main_process():
-        token.unlink(missing_ok=True)
-    _raise_for(
-        is_hidden,
-        f"--workdir={workdir} does not show what process 0 wrote there; it must lie where all "
-        "hosts share it (NFS, Lustre, gs://)",
-    )
-
-
-def _write_token(workdir: epath.Path) -> str:
-    token = workdir / f".shared-{secrets.token_hex(8)}"
-    try:
-        if not is_remote(workdir):  # gcsfs would make the bucket
-            workdir.mkdir(parents=True, exist_ok=True)
-        token.write_text("all processes of one run must see this file")
-    except Exception as error:  # an object store has errors of its own
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(f"--workdir={workdir}: not writable ({reason})") from error
-    return token.name
 
 
 def _from_main(text: str) -> str:
@@ -257,18 +206,6 @@ def _exchange(text: str) -> list[str]:
         return [""] * len(lengths)
     rows = multihost_utils.process_allgather(padded)
     return [bytes(row[:length]).decode() for row, length in zip(rows, lengths, strict=True)]
-
-
-def appears(path: epath.Path, timeout_s: float = 60.0) -> bool:
-    """Returns whether a file that another process wrote can be seen within `timeout_s` seconds."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            list(path.parent.iterdir())  # makes an NFS client look again
-            if path.exists():
-                return True
-        time.sleep(0.1)
-    return False
 
 
 def barrier(name: str, timeout_s: float = 30.0) -> None:
@@ -319,38 +256,6 @@ def _gather_leaf(array: jax.Array) -> np.ndarray | None:
         else:
             array = array.addressable_data(0)
     return np.asarray(array) if is_main_process() else None
-
-
-def is_process_lost(error: BaseException | None) -> bool:
-    """Returns whether an error, or what caused it, says that another process is gone.
-
-    Example:
-      >>> is_process_lost(ValueError("Gloo AllGather failed: Connection closed by peer [::1]:9"))
-      True
-      >>> is_process_lost(ValueError("shapes differ"))
-      False
-    """
-    while error is not None:
-        text = str(error).lower()
-        if isinstance(error, ProcessLost) or any(sign in text for sign in _LOST_SIGNS):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def as_process_lost(error: Exception) -> ProcessLost | None:
-    """Returns what an error says of a lost process, in one line; None where it is of another kind.
-
-    Example:
-      >>> as_process_lost(ValueError("shapes differ")) is None
-      True
-    """
-    if jax.process_count() == 1 or not is_process_lost(error):
-        return None
-    return ProcessLost(
-        f"process {jax.process_index()} of {jax.process_count()}: another process of this run is "
-        f"gone ({' '.join(str(error).split())[:200]}); the same command goes on from what is saved"
-    )
 
 
 def leave(exit_code: int) -> None:

@@ -16,6 +16,7 @@ from memjax.data.dataset import Dataset
 from memjax.runtime.mesh import make_mesh
 from memjax.sweeps.grouping import Group, num_examples
 from memjax.training.group import Group as MembersOnDevices
+from memjax.training.loop import event_steps
 from memjax.training.memory import chunk_size, members_per_chunk, working_bytes
 from memjax.training.setup import make_network, make_optimizer_of, member_size, prepare
 from memjax.training.state import init_state
@@ -124,8 +125,8 @@ def sweep_mesh(config: Config, num_members: int) -> Mesh:
 def seconds_per_step(group: Group, config: Config, dataset: Dataset) -> float:
     """Returns the seconds of one step of one member of a group, measured on this machine.
 
-    As many of its members as fill a chunk on every device are trained for a moment; nothing is
-    written.
+    As many of its members as fill a chunk on every device are trained for a moment, and evaluated;
+    an evaluation is shared among the steps from one to the next. Nothing is written.
 
     Args:
       group: whose program it is.
@@ -149,4 +150,9 @@ def seconds_per_step(group: Group, config: Config, dataset: Dataset) -> float:
             began = time.monotonic()
             run.train(0, num_steps)
             seconds = time.monotonic() - began
-    return seconds / num_steps / size
+        run.evaluate(1, lambda: False, with_outcomes=False)  # compiles
+        began = time.monotonic()
+        run.evaluate(1, lambda: False, with_outcomes=False)
+        of_evaluation = time.monotonic() - began
+    times = len(event_steps(setup)[0])
+    return (seconds / num_steps + of_evaluation * times / setup.num_steps) / size

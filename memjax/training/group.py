@@ -255,7 +255,7 @@ class _Evaluation:
     def __init__(self, group: Group, num_examples: int, data: Any, of_members: bool):
         setup = group.setup
         self.data, self._of_members, self._mesh = data, of_members, group.mesh
-        # A CPU is busy with one member's batch; XLA's convolutions are slow with kernels side by side.
+        # One member's batch keeps a CPU busy, and convolutions with kernels side by side are slow.
         is_cpu = group.mesh.devices.flat[0].platform == "cpu"
         self._program, self._num_batches, self._num_rows = make_evaluation_program(
             setup.network, group.mesh, num_examples, setup.config.run.evaluation_batch_size,

@@ -11,13 +11,13 @@ from etils import epath
 from memjax.errors import Diverged, InputError
 from memjax.runtime.distributed import (
     check_same_on_all_processes,
-    check_shared_workdir,
     is_main_process,
     on_main,
 )
 from memjax.runtime.locks import claim
 from memjax.runtime.preemption import StopRequest, stop_request
 from memjax.runtime.progress import Progress
+from memjax.runtime.shared_folder import check_shared_workdir
 from memjax.runtime.throughput import Profile, Throughput
 from memjax.runtime.workdir import clear, was_begun_by_this_job
 from memjax.training import dynamics

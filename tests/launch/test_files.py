@@ -14,7 +14,7 @@ import sys
 import pytest
 import yaml
 
-from memjax.runtime.distributed import ProcessLost
+from memjax.runtime.lost import ProcessLost
 from tests.launch.conftest import LAUNCH
 
 ROOT = LAUNCH.parent

@@ -11,7 +11,8 @@ import pytest
 
 from memjax.errors import InputError
 from memjax.runtime import joining
-from memjax.runtime.distributed import initialize, is_process_lost
+from memjax.runtime.distributed import initialize
+from memjax.runtime.lost import is_process_lost
 
 pytestmark = pytest.mark.campaign
 
@@ -23,11 +24,13 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from memjax.errors import InputError
 from memjax.runtime import distributed
+from memjax.runtime.lost import ProcessLost, is_process_lost
+from memjax.runtime.shared_folder import check_shared_workdir
 
 def attempt(what, *arguments):
     try:
         print(what.__name__, "gave", what(*arguments), flush=True)
-    except (InputError, distributed.ProcessLost, ValueError) as error:
+    except (InputError, ProcessLost, ValueError) as error:
         kind = InputError if isinstance(error, InputError) else type(error)
         print(kind.__name__, str(error), flush=True)
 
@@ -53,11 +56,11 @@ try:
             print("training", flush=True)
         fail_at(step)
 except Exception as error:
-    if not distributed.is_process_lost(error):
+    if not is_process_lost(error):
         raise
     print("another process is gone", flush=True)
-    distributed.leave(distributed.ProcessLost.exit_code)
-    sys.exit(distributed.ProcessLost.exit_code)
+    distributed.leave(ProcessLost.exit_code)
+    sys.exit(ProcessLost.exit_code)
 """
 
 
@@ -102,7 +105,7 @@ assert jax.process_count() == 2 and jax.process_index() == process_id
 assert distributed.is_main_process() == (process_id == 0)
 distributed.initialize(coordinator, 2, process_id)  # a second call does nothing
 distributed.check_same_on_all_processes("one config", "--config")
-distributed.check_shared_workdir(argument)
+check_shared_workdir(argument)
 assert distributed.on_main(lambda: {"who": process_id}) == {"who": 0}
 assert distributed.on_all(lambda: process_id) == process_id
 assert distributed.largest(process_id * 15) == 15
@@ -133,8 +136,8 @@ def test_every_process_is_told_what_is_wrong_and_keeps_its_exit_code(tmp_path: p
         JOIN
         + """
 attempt(distributed.check_same_on_all_processes, f"config {process_id}", "--config")
-attempt(distributed.check_shared_workdir, f"{argument}/{process_id}", 0.5)
-attempt(distributed.check_shared_workdir, f"{argument}/file/run")
+attempt(check_shared_workdir, f"{argument}/{process_id}", 0.5)
+attempt(check_shared_workdir, f"{argument}/file/run")
 def fails_on_process_1():
     if process_id == 1:
         raise InputError("no data here")
@@ -143,7 +146,7 @@ def fails():
 attempt(distributed.on_all, fails_on_process_1)
 try:
     distributed.on_main(fails)
-except (OSError, distributed.ProcessLost) as error:
+except (OSError, ProcessLost) as error:
     print(type(error).__name__, error, flush=True)
 if process_id == 0:
     attempt(distributed.barrier, "the tables", 1)
