@@ -40,7 +40,7 @@ def main() -> None:
     from memjax.auditing.request import Request, describe_cost
     from memjax.auditing.run import apply_decisions, audit, describe
     from memjax.sweeps.plan import use_every_core
-    from memjax.training.loop import Interrupted
+    from memjax.training.watcher import Interrupted
 
     use_every_core()
     if FLAGS.apply:

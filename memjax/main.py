@@ -68,9 +68,9 @@ def main() -> None:
     from memjax.runtime.distributed import check_same_on_all_processes, is_main_process, on_all
     from memjax.training import dynamics
     from memjax.training.documents import describe_setup
-    from memjax.training.loop import Interrupted
     from memjax.training.run import dynamics_bytes, run
     from memjax.training.setup import prepare
+    from memjax.training.watcher import Interrupted
 
     def resolve_flags() -> Config:
         resolved = located(resolve(config), command_line.config_file_folder())

@@ -52,7 +52,7 @@ def main() -> None:
     from memjax.experiments.reproduction import Reproduction, figure_names
     from memjax.reporting.claims import count_verdicts
     from memjax.sweeps.plan import use_every_core
-    from memjax.training.loop import Interrupted
+    from memjax.training.watcher import Interrupted
 
     command_line.choose_kernels(FLAGS.deterministic)
     use_every_core()

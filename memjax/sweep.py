@@ -99,7 +99,7 @@ def main() -> None:
     from memjax.sweeps.run import run_sweep
     from memjax.sweeps.table import assemble
     from memjax.training import dynamics
-    from memjax.training.loop import Interrupted
+    from memjax.training.watcher import Interrupted
 
     command_line.choose_kernels(any(config.run.deterministic for config in sweep.configs))
     use_every_core()

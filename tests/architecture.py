@@ -28,7 +28,7 @@ LAYERS = (
     ("parts", ("data", "runtime", "analysis", "presets", "located", "model_flags")),
     ("networks; what reads tables", ("models", "reporting", "command_line")),
     ("one engine", ("training",)),
-    ("what an opened run has", ("restoring", "split_arrays")),
+    ("what an opened run has", ("restoring", "split_arrays", "logits_functions")),
     ("an opened run", ("loading",)),
     ("tables", ("passes",)),
     ("many runs; scores", ("sweeps", "comparing")),

@@ -32,10 +32,10 @@ from memjax.errors import InputError
 from memjax.sweeps.plan import make_plan
 from memjax.sweeps.points import Point, Sweep, check_points
 from memjax.sweeps.run import run_sweep
-from memjax.training.loop import Interrupted
 from memjax.training.point_folder import PointFolder
 from memjax.training.run import run
 from memjax.training.setup import prepare
+from memjax.training.watcher import Interrupted
 from tests.faults import difference, result_of
 
 WAYS = ("truncated", "zeroed", "a bit flipped")

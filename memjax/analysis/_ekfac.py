@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from memjax.analysis._ghost.factors import gradient_factors, gradient_sizes
-from memjax.analysis._ghost.param_uses import ParamUses, find_param_uses
+from memjax.analysis._ghost.kernels import ParamUses
+from memjax.analysis._ghost.param_uses import find_param_uses
 from memjax.analysis._ghost.trace import trace_example
 from memjax.analysis._precision import widened
 from memjax.analysis.inputs import ExampleLoss, LogitsFn

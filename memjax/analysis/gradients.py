@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._ghost.kernels import ParamUses
 from memjax.analysis._ghost.norms import elements_per_example, squared_norms
-from memjax.analysis._ghost.param_uses import ParamUses, find_param_uses
+from memjax.analysis._ghost.param_uses import find_param_uses
 from memjax.analysis._ghost.trace import trace_example
 from memjax.analysis._leaves import is_floating, merge_params, split_params
 from memjax.analysis._precision import largest_magnitude, scaled_norm, widened

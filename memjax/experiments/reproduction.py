@@ -26,7 +26,7 @@ from memjax.runtime.workdir import read_json, write_json
 from memjax.sweeps.plan import make_plan
 from memjax.sweeps.points import Sweep
 from memjax.sweeps.run import run_sweep
-from memjax.training.loop import Interrupted
+from memjax.training.watcher import Interrupted
 
 WITH_CNN = ("cifar_noise", "regularizers")
 Say = Callable[[str], None]

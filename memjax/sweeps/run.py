@@ -31,10 +31,11 @@ from memjax.sweeps.progress import SweepProgress
 from memjax.sweeps.table import assemble, failure_of, state_of
 from memjax.training import dynamics
 from memjax.training.documents import goes_on
-from memjax.training.loop import Watcher, train_group
+from memjax.training.loop import train_group
 from memjax.training.memory import chunk_size, is_out_of_memory
 from memjax.training.point_folder import PointFolder, whole_summary
 from memjax.training.setup import Setup, prepare, source_fingerprint
+from memjax.training.watcher import Watcher
 
 _LOGGER = logging.getLogger("memjax")
 

@@ -1,7 +1,6 @@
 """The members of a group on the devices: made or taken up, trained, evaluated, let go."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,8 +11,8 @@ from jax.sharding import Mesh
 
 from memjax.corruption_kinds import parse_kinds
 from memjax.runtime.checkpoints import finite_and_checksums
-from memjax.runtime.distributed import largest
 from memjax.runtime.mesh import MEMBER, over_members, place, replicated, shard_members
+from memjax.training.evaluation import LOGGED, Evaluation
 from memjax.training.members import (
     Images,
     Members,
@@ -25,11 +24,9 @@ from memjax.training.members import (
     validation_images,
 )
 from memjax.training.outcomes import Outcomes, no_outcomes, summarize
-from memjax.training.program import make_evaluation_program, make_train_program
+from memjax.training.program import make_train_program
 from memjax.training.setup import Saved, Setup
 from memjax.training.state import init_state
-
-SECONDS_PER_DISPATCH = 1.0  # long enough to cost nothing, short enough to stop at a signal
 
 
 class Group:
@@ -59,10 +56,14 @@ class Group:
         self._evaluations = {}
         if not self._is_running:
             rows = self.setup.batches.num_examples
-            self._evaluations["train"] = _Evaluation(self, rows, self._data, of_members=True)
+            self._evaluations["train"] = Evaluation(
+                self.setup, self.mesh, self.chunk, rows, self._data, of_members=True
+            )
         if count := len(self.setup.dataset.validation):
             data = validation_images(setups, mesh)
-            self._evaluations["validation"] = _Evaluation(self, count, data, of_members=False)
+            self._evaluations["validation"] = Evaluation(
+                self.setup, self.mesh, self.chunk, count, data, of_members=False
+            )
         self._is_class = "unique_labels" not in parse_kinds(config.corruption.kind)
         whole = replicated(mesh)
         self._summarize = jax.jit(self._logged, static_argnums=0, out_shardings=whole)
@@ -149,7 +150,7 @@ class Group:
         """
         found: dict[str, Any] = {}
         for name, evaluation in self._evaluations.items():
-            outcomes = evaluation.run(self, stopped)
+            outcomes = evaluation.run(self.states.params, self.members, self._num_alive, stopped)
             if outcomes is None:
                 return None
             found[name] = outcomes
@@ -234,63 +235,6 @@ class Group:
         if np.array_equal(rows, np.arange(len(self.arrangement))):
             return tree
         return self._take(tree, rows)
-
-
-LOGGED = (
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "clean_accuracy",
-    "corrupted_accuracy",
-    "mislabeled_as_label",
-    "mislabeled_as_true",
-    "mislabeled_as_other",
-)
-
-
-class _Evaluation:
-    """The evaluation of one split, in dispatches of about a second."""
-
-    def __init__(self, group: Group, num_examples: int, data: Any, of_members: bool):
-        setup = group.setup
-        self.data, self._of_members, self._mesh = data, of_members, group.mesh
-        # One member's batch keeps a CPU busy, and convolutions with kernels side by side are slow.
-        is_cpu = group.mesh.devices.flat[0].platform == "cpu"
-        self._program, self._num_batches, self._num_rows = make_evaluation_program(
-            setup.network, group.mesh, num_examples, setup.config.run.evaluation_batch_size,
-            1 if is_cpu else group.chunk, of_members, setup.images_are_split,
-        )  # fmt: skip
-        self._has_compiled, self._batches_per_dispatch = False, 1
-
-    def make_room(self, num_places: int) -> None:
-        """Makes room for the outcomes of so many members."""
-        room = no_outcomes(num_places, self._num_rows)
-        self._outcomes: Any = place(room, over_members(self._mesh))
-
-    def run(self, group: Group, stopped: Callable[[], bool]) -> Outcomes | None:
-        """Returns outcomes [places rows], valid until the next call; None if it was stopped."""
-        needed = self._of_members or group.members.part is not None
-        members, done = group.members if needed else None, 0
-        while done < self._num_batches:
-            size = min(self._batches_per_dispatch, self._num_batches - done)
-            began = time.monotonic()
-            self._outcomes = self._program(
-                self._outcomes, group.states.params, members, self.data,
-                jnp.int32(done), jnp.int32(size), group._num_alive,
-            )  # fmt: skip
-            done += size
-            if done < self._num_batches or not self._has_compiled:
-                jax.block_until_ready(self._outcomes)
-                if self._has_compiled:
-                    rate = size / (time.monotonic() - began)
-                    self._batches_per_dispatch = largest(
-                        max(1, math.floor(rate * SECONDS_PER_DISPATCH))
-                    )
-                self._has_compiled = True
-            if done < self._num_batches and stopped():
-                return None
-        return self._outcomes
 
 
 def _take(tree: Any, rows: jax.Array) -> Any:

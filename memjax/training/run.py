@@ -21,11 +21,12 @@ from memjax.runtime.shared_folder import check_shared_workdir
 from memjax.runtime.throughput import Profile, Throughput
 from memjax.runtime.workdir import clear, was_begun_by_this_job
 from memjax.training import dynamics
-from memjax.training.loop import Watcher, train_group
+from memjax.training.loop import train_group
 from memjax.training.memory import chunk_size, is_out_of_memory
 from memjax.training.point_folder import PointFolder, divergence
 from memjax.training.setup import Setup
 from memjax.training.step import step_flops
+from memjax.training.watcher import Watcher
 
 _LOGGER = logging.getLogger("memjax")
 

@@ -21,10 +21,10 @@ from memjax.sweeps.points import Point, Sweep, check_points
 from memjax.sweeps.run import run_sweep
 from memjax.sweeps.table import state_of
 from memjax.training import group
-from memjax.training.loop import Interrupted
 from memjax.training.members import arrange, places_of
 from memjax.training.run import run
 from memjax.training.setup import prepare
+from memjax.training.watcher import Interrupted
 
 
 def small_config(**changes):

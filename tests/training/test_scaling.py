@@ -14,7 +14,7 @@ from memjax.analysis.gradients import gradient_norms, per_example_gradients
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.microbatch import over_devices
 from memjax.runtime.mesh import make_mesh
-from memjax.training import group, setup as setup_lib
+from memjax.training import evaluation, group, setup as setup_lib
 from memjax.training.run import run
 from memjax.training.step import for_inference, make_logits_fn
 from tests import command_line
@@ -128,7 +128,7 @@ def test_dispatches_of_an_epoch_do_not_grow_with_the_data(monkeypatch, tmp_path,
         monkeypatch.setattr(kind, name, call)
 
     counted(group.Group, "train")
-    counted(group._Evaluation, "run")
+    counted(evaluation.Evaluation, "run")
     summary = run(setup, epath.Path(tmp_path))
     before_training = ["run"] * 2  # training and validation examples
     assert calls == before_training + ["train", *before_training] * 4

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from memjax.analysis._ghost.conv_factors import ConvFactors
-from memjax.analysis._ghost.param_uses import Kernel
+from memjax.analysis._ghost.kernels import Kernel
 from memjax.analysis._precision import widened
 
 

@@ -26,7 +26,7 @@ from memjax.analysis._ghost.factors import (
     scattered,
     sum_of_squares,
 )
-from memjax.analysis._ghost.param_uses import Kernel, ParamUses
+from memjax.analysis._ghost.kernels import Kernel, ParamUses
 from memjax.analysis._ghost.trace import Place, TracedExample, plain_leaves
 from memjax.analysis._precision import widened
 

@@ -14,7 +14,7 @@ from memjax.analysis._ghost.factors import (
     product,
     scattered,
 )
-from memjax.analysis._ghost.param_uses import Kernel, ParamUses
+from memjax.analysis._ghost.kernels import Kernel, ParamUses
 from memjax.analysis._ghost.trace import Place, TracedExample, plain_leaves
 from memjax.analysis._precision import widened
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memjax.analysis._ghost.param_uses import Kernel, ParamUses
+from memjax.analysis._ghost.kernels import Kernel, ParamUses
 from memjax.analysis._jaxprs import apply_equation, evaluate, read_scan, run_scan
 
 Place = tuple[int, ...]
