@@ -36,12 +36,12 @@ from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from memjax.auditing.duplicates import find_duplicates
 from memjax.auditing.evidence import each_member, probabilities
 from memjax.auditing.request import Request, prepare_request
 from memjax.auditing.run import audit
 from memjax.auditing.stages import EFFORTS, save_arrays
 from memjax.config import resolve
+from memjax.data.duplicates import find_duplicates
 from memjax.data.sources import load_dataset
 from memjax.loading import load_run
 from memjax.training.run import run

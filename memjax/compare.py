@@ -5,7 +5,8 @@ python -m memjax.compare --workdir=runs/ensemble
 python -m memjax.compare --workdir=runs/ensemble --import=published.npz
 
 It reads what training and the passes left, and trains nothing. Written to RUN/compare:
-scores.parquet, agreement.csv, detection.csv and compare.png.
+scores.parquet, agreement.csv, detection.csv and compare.png. With --duplicates it looks for
+training examples that are there more than once, and tells which scores find them (duplicates.csv).
 """
 
 from absl import flags
@@ -15,6 +16,7 @@ from memjax import command_line
 flags.adopt_module_key_flags(command_line)
 flags.DEFINE_string("workdir", None, "The run folder.")
 flags.DEFINE_string("import", "", "A .npz file with 'index' and more scores of the same examples.")
+flags.DEFINE_bool("duplicates", False, "Also: which scores find examples that are there twice.")
 flags.DEFINE_string("data_dir", None, "Where tfds data lie now, if not where the run had them.")
 FLAGS = flags.FLAGS
 
@@ -28,7 +30,7 @@ def main() -> None:
 
     moved = {"dataset.data_dir": FLAGS.data_dir} if FLAGS.data_dir else {}
     run = load_run(workdir, **moved)
-    found = compare(run, FLAGS["import"].value or "")
+    found = compare(run, FLAGS["import"].value or "", FLAGS.duplicates)
     write_comparison(found, run.workdir / "compare")
     for line in describe(found):
         print(line)

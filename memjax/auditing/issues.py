@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from memjax.auditing.duplicates import Duplicates
 from memjax.auditing.evidence import Evidence
 from memjax.auditing.scores import overall, suggest
+from memjax.data.duplicates import Duplicates
 
 # By urgency: an example's `issue` is the first that it has.
 ISSUES = {

@@ -13,7 +13,6 @@ from etils import epath
 from memjax.auditing import files, page
 from memjax.auditing.calibration import Calibration, calibrate, calibrate_fixed
 from memjax.auditing.cleaning import clean, read_decisions, write_clean_copy
-from memjax.auditing.duplicates import find_duplicates
 from memjax.auditing.evidence import Evidence
 from memjax.auditing.issues import find_issues, main_issue, reasons
 from memjax.auditing.noise import count_confusions, flip_all, transition
@@ -28,6 +27,7 @@ from memjax.auditing.scores import features, suggest
 from memjax.auditing.stages import EFFORTS, evidence_of, plant_flips, planted_config
 from memjax.config import Config
 from memjax.data.dataset import Dataset, Split
+from memjax.data.duplicates import find_duplicates
 from memjax.errors import InputError
 from memjax.runtime.locks import claim
 from memjax.runtime.tables import read_table

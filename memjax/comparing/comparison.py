@@ -19,6 +19,7 @@ from memjax.comparing.scores import (
     read_scores,
     score_names,
 )
+from memjax.data.duplicates import find_duplicates
 from memjax.errors import InputError
 from memjax.loading import Run
 from memjax.reporting.style import new_figure, save
@@ -35,6 +36,8 @@ class Comparison(NamedTuple):
       table: a row per training example.
       pairs: of `agreement`.
       found: of `detection`; empty if no example is known to be wrong.
+      alike: of `detection`, how well the smallest values find the examples that are there more than
+        once; empty if none is, None if nobody asked.
       cap: Pearson correlation that is reachable with the memorization score; nan without it.
     """
 
@@ -42,14 +45,19 @@ class Comparison(NamedTuple):
     pairs: pd.DataFrame
     found: pd.DataFrame
     cap: float
+    alike: pd.DataFrame | None = None
 
 
-def compare(run: Run, imported: str | os.PathLike = "") -> Comparison:
+def compare(
+    run: Run, imported: str | os.PathLike = "", with_duplicates: bool = False
+) -> Comparison:
     """Compares all scores of single training examples that a run has.
 
     Args:
       run: from `load_run`.
       imported: a .npz file of more scores, see `read_scores`; '' for none.
+      with_duplicates: whether to look for examples that are there more than once, which takes the
+        data set, and every pair of it.
 
     Raises:
       InputError: fewer than two scores, or the file is not right.
@@ -68,19 +76,27 @@ def compare(run: Run, imported: str | os.PathLike = "") -> Comparison:
     cap = np.nan
     if STANDARD_ERROR in table:
         cap = reachable(table["memorization"], table[STANDARD_ERROR])
-    return Comparison(table, agreement(scores), detection(scores, is_wrong.to_numpy()), cap)
+    found, alike = detection(scores, is_wrong.to_numpy()), None
+    if with_duplicates:
+        near = find_duplicates(np.asarray(run.train.images)).near
+        is_alike = pd.Series(near >= 0, run.train.source_index)
+        # A copy is an example that others teach as well: it is easy, and needs not be memorized.
+        alike = detection(-scores, table["index"].map(is_alike).to_numpy(bool))
+    return Comparison(table, agreement(scores), found, cap, alike)
 
 
 def write_comparison(found: Comparison, folder: epath.PathLike) -> None:
-    """Writes scores.parquet, agreement.csv, detection.csv and compare.png."""
+    """Writes scores.parquet, agreement.csv, detection.csv, duplicates.csv and compare.png."""
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     meanings = EXAMPLE_COLUMNS | {name: score.words for name, score in SCORES.items()}
     meanings[STANDARD_ERROR] = "of the memorization, over the members"
     columns = {name: meanings.get(name, "imported") for name in map(str, found.table)}
     write_table(folder / "scores.parquet", found.table, columns)
-    for name, rows in (("agreement", found.pairs), ("detection", found.found)):
-        write_atomically(folder / f"{name}.csv", functools.partial(_write_csv, rows))
+    lists = {"agreement": found.pairs, "detection": found.found, "duplicates": found.alike}
+    for name, rows in lists.items():
+        if rows is not None:
+            write_atomically(folder / f"{name}.csv", functools.partial(_write_csv, rows))
     figure = draw(found)
     write_atomically(folder / "compare.png", lambda path: save(figure, path))
 
@@ -136,12 +152,23 @@ def describe(found: Comparison) -> list[str]:
             lines.append(
                 f"  {other:<18} {cells[0]:>22} {cells[1]:>22} {row['cosine']:>8.2f}  {cost}"
             )
-    if not found.found.empty:
-        lines.append("finding the examples that are wrong:")
-        lines.append(f"  {'score':<18} {'AUROC':>6} {'AP':>6} {'precision at k':>15}")
-        lines += [
+    lines += _finding("the examples that are wrong", found.found)
+    if found.alike is not None and found.alike.empty:
+        lines.append("no training example is there more than once")
+    elif found.alike is not None:
+        lines += _finding("the examples that are there more than once, easiest first", found.alike)
+    return lines
+
+
+def _finding(what: str, rows: pd.DataFrame) -> list[str]:
+    if rows.empty:
+        return []
+    return [
+        f"finding {what}:",
+        f"  {'score':<18} {'AUROC':>6} {'AP':>6} {'precision at k':>15}",
+        *(
             f"  {row['score']:<18} {row['auroc']:>6.3f} {row['average_precision']:>6.3f} "
             f"{row['precision_at_k']:>15.3f}"
-            for row in found.found.to_dict("records")
-        ]
-    return lines
+            for row in rows.to_dict("records")
+        ),
+    ]

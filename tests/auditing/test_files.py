@@ -11,12 +11,12 @@ import pytest
 
 from memjax.auditing import files, page
 from memjax.auditing.cleaning import clean, read_decisions, write_clean_copy
-from memjax.auditing.duplicates import find_duplicates
 from memjax.auditing.evidence import Evidence, EvidenceSums
 from memjax.auditing.issues import ISSUES, find_issues, main_issue, reasons
 from memjax.auditing.scores import features, label_margin, suggest
 from memjax.config import resolve
 from memjax.data.dataset import Dataset, Split
+from memjax.data.duplicates import find_duplicates
 from memjax.data.sources import load_dataset
 from memjax.errors import InputError
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from memjax.comparing.agreement import agreement, detection, reachable
@@ -15,7 +16,7 @@ from tests import command_line
 
 FLAGS = [
     "--config=configs/digits_randlabel.py:quick",
-    "--config.dataset.num_train=120",
+    "--config.dataset.source=npz",
     "--config.dataset.num_validation=40",
     "--config.corruption.fraction=0.2",
     "--config.model.widths=(16,)",
@@ -122,8 +123,13 @@ def test_scores_of_different_examples_do_not_agree():
 
 
 def test_the_command_joins_what_the_run_has_with_what_is_imported(tmp_path):
-    workdir = tmp_path / "run"
-    assert command_line.run("memjax.main", *FLAGS, f"--workdir={workdir}").returncode == 0
+    workdir, digits = tmp_path / "run", load_digits()
+    images, labels = digits.images[:148].astype(np.uint8) * 15, digits.target[:148].copy()
+    images[-12:], labels[-12:] = images[:12], labels[:12]
+    np.savez(tmp_path / "data.npz", images=images[..., None], labels=labels)
+    flags = [*FLAGS, f"--config.dataset.path={tmp_path / 'data.npz'}"]
+    trained = command_line.run("memjax.main", *flags, f"--workdir={workdir}")
+    assert trained.returncode == 0, trained.stderr
     refused = command_line.run("memjax.compare", f"--workdir={workdir}")
     assert refused.returncode == 2
     assert "1 scores (cumulative_loss), at least 2" in refused.stderr
@@ -134,7 +140,10 @@ def test_the_command_joins_what_the_run_has_with_what_is_imported(tmp_path):
     index = run.examples.query("split == 'train'")["index"].to_numpy()
     np.savez(tmp_path / "mine.npz", index=index, mine=np.linspace(0, 1, len(index)))
     done = command_line.run(
-        "memjax.compare", f"--workdir={workdir}", f"--import={tmp_path / 'mine.npz'}"
+        "memjax.compare",
+        f"--workdir={workdir}",
+        f"--import={tmp_path / 'mine.npz'}",
+        "--duplicates",
     )
     assert done.returncode == 0, done.stderr
     assert "with memorization" in done.stdout
@@ -152,5 +161,12 @@ def test_the_command_joins_what_the_run_has_with_what_is_imported(tmp_path):
     memorization = there.set_index("index")["memorization"]
     np.testing.assert_allclose(table["memorization"], memorization[table["index"]])
     assert table["mine"].notna().all()
+    lists = {"agreement.csv", "detection.csv", "duplicates.csv"}
     names = {path.name for path in (workdir / "compare").iterdir()}
-    assert names == {"scores.parquet", "agreement.csv", "detection.csv", "compare.png"}
+    assert names == {"scores.parquet", "compare.png", *lists}
+    # Both of a pair are found where both are training examples.
+    originals = set(index[index < 12]) & set(index[index >= 136] - 136)
+    alike = table["index"].isin(originals | {place + 136 for place in originals})
+    assert alike.any()
+    expected = detection(-oriented(table), alike.to_numpy())
+    pd.testing.assert_frame_equal(pd.read_csv(workdir / "compare" / "duplicates.csv"), expected)
