@@ -117,13 +117,19 @@ def _window_max_jvp(primals, tangents):
     """
     (windows,), (tangent,) = primals, tangents
     window = windows.shape[2]
-    best = windows[:, :, 0, :, 0]
-    index = jnp.zeros(best.shape, jnp.int8 if window < 12 else jnp.int32)
-    for position in range(1, window**2):
-        value = windows[:, :, position // window, :, position % window]
+    dtype = jnp.int8 if window < 12 else jnp.int32
+
+    # A loop, for XLA would find the maximum of a window anew for every pixel of it.
+    def look(position: jax.Array, found: tuple[jax.Array, jax.Array]):
+        best, index = found
+        row = jax.lax.dynamic_index_in_dim(windows, position // window, 2, keepdims=False)
+        value = jax.lax.dynamic_index_in_dim(row, position % window, 3, keepdims=False)
         is_better = (value > best) | jnp.isnan(value)
-        best = jnp.where(is_better, value, best)
-        index = jnp.where(is_better, jnp.asarray(position, index.dtype), index)
+        place = jnp.asarray(position, dtype)
+        return jnp.where(is_better, value, best), jnp.where(is_better, place, index)
+
+    first = windows[:, :, 0, :, 0]
+    best, index = jax.lax.fori_loop(1, window**2, look, (first, jnp.zeros_like(first, dtype)))
     positions = jnp.arange(window**2, dtype=index.dtype).reshape(1, 1, window, 1, window, 1)
     is_maximum = index[:, :, None, :, None] == positions
     return best, jnp.sum(jnp.where(is_maximum, tangent, 0), axis=(2, 4))
