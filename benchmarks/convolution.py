@@ -29,6 +29,7 @@ from memjax.training.state import TrainState
 from memjax.training.step import Batch, Network, make_train_step
 
 BATCH_SIZE, LEARNING_RATE, MOMENTUM = 128, 0.01, 0.9
+FACTORS = (0.125, 0.25, 0.5, 1.0)
 STEPS_PER_CALL = 3
 TOLERANCE = 1e-3  # of the norm of the difference over the norm
 KERNELS = ("Conv_0", "Conv_1")
@@ -46,18 +47,23 @@ class Row(NamedTuple):
     compared: Any = None  # what to compare with `theirs` instead of `ours`
 
 
-def network_rows(rng: np.random.Generator, has_torch: bool) -> list[Row]:
-    """The train step: loss and all gradients through the paper's CNN, and the update."""
+def network_rows(rng: np.random.Generator, has_torch: bool, factor: float) -> list[Row]:
+    """The train step: loss and all gradients through the paper's CNN, and the update.
+
+    Args:
+      rng: of images and labels.
+      has_torch: whether torch is installed.
+      factor: of all widths.
+    """
     images = rng.uniform(size=(BATCH_SIZE, 32, 32, 3)).astype(np.float32)
     labels = rng.integers(10, size=BATCH_SIZE).astype(np.int32)
     batch = Batch(jnp.asarray(images), jnp.asarray(labels))
-    variables = jax.jit(lambda key: AlexNet(10).init(key, batch.images, train=False))(
-        jax.random.key(0)
-    )
+    model = AlexNet(10, width_factor=factor)
+    variables = jax.jit(lambda key: model.init(key, batch.images, train=False))(jax.random.key(0))
 
     def ours(method: str, num_steps: int):
         optimizer = optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
-        train_step = make_train_step(Network(AlexNet(10, method=method)), optimizer)
+        train_step = make_train_step(Network(model.clone(method=method)), optimizer)
 
         @jax.jit
         def train(state, batch, key):
@@ -79,10 +85,11 @@ def network_rows(rng: np.random.Generator, has_torch: bool) -> list[Row]:
 
     looped, one = ours("auto", STEPS_PER_CALL), ours("auto", 1)
     theirs = torch_step(variables["params"], images, labels) if has_torch else None
-    return [
-        Row("CNN step", "torch channels last", looped, theirs, 1.0, (STEPS_PER_CALL, 1), one),
-        Row("CNN step", "lax, one call a step", one, ours("lax", 1), 1.0),
-    ]
+    what = f"CNN step, width {factor:g}"
+    rows = [Row(what, "torch channels last", looped, theirs, 1.3, (STEPS_PER_CALL, 1), one)]
+    if factor == 1:
+        rows.append(Row(what, "lax, one call a step", one, ours("lax", 1), 1.0))
+    return rows
 
 
 def torch_step(params: Any, images: np.ndarray, labels: np.ndarray):
@@ -90,28 +97,30 @@ def torch_step(params: Any, images: np.ndarray, labels: np.ndarray):
     import torch
 
     layers = torch.nn
+    widths = [params[name]["kernel"].shape[-1] for name in (*KERNELS, "Dense_0", "Dense_1")]
+    first, second, third, fourth = widths
     network = layers.Sequential(
-        layers.Conv2d(3, 200, 5, padding=2, bias=False),
-        layers.BatchNorm2d(200),
+        layers.Conv2d(3, first, 5, padding=2, bias=False),
+        layers.BatchNorm2d(first),
         layers.MaxPool2d(3),
         layers.ReLU(),
-        layers.Conv2d(200, 200, 5, padding=2, bias=False),
-        layers.BatchNorm2d(200),
+        layers.Conv2d(first, second, 5, padding=2, bias=False),
+        layers.BatchNorm2d(second),
         layers.MaxPool2d(3),
         layers.ReLU(),
         layers.Flatten(),
-        layers.Linear(1800, 384, bias=False),
-        layers.BatchNorm1d(384),
+        layers.Linear(9 * second, third, bias=False),
+        layers.BatchNorm1d(third),
         layers.ReLU(),
-        layers.Linear(384, 192, bias=False),
-        layers.BatchNorm1d(192),
+        layers.Linear(third, fourth, bias=False),
+        layers.BatchNorm1d(fourth),
         layers.ReLU(),
-        layers.Linear(192, 10),
+        layers.Linear(fourth, 10),
     ).to(memory_format=torch.channels_last)
     kernels = [np.asarray(params[f"Conv_{i}"]["kernel"]).transpose(3, 2, 0, 1) for i in (0, 1)]
     # torch flattens [channels height width], flax [height width channels].
-    dense = np.asarray(params["Dense_0"]["kernel"]).reshape(3, 3, 200, 384).transpose(3, 2, 0, 1)
-    kernels += [dense.reshape(384, 1800)]
+    dense = np.asarray(params["Dense_0"]["kernel"]).reshape(3, 3, second, third)
+    kernels += [dense.transpose(3, 2, 0, 1).reshape(third, 9 * second)]
     kernels += [np.asarray(params[f"Dense_{i}"]["kernel"]).T for i in (1, 2)]
     weighted = [m for m in network if isinstance(m, layers.Conv2d | layers.Linear)]
     start = [torch.tensor(kernel) for kernel in kernels]
@@ -241,7 +250,7 @@ def measure(row: Row, rounds: int) -> str:
     best, ratio = times.min(axis=0), np.median(times[:, 1] / times[:, 0])
     record(row.what, row.peer, ratio, row.target)
     target = "" if row.target is None else f"{row.target:.1f}"
-    return f"{row.what:20s} {row.peer:22s} {best[0]:9.1f} {best[1]:9.1f} {ratio:7.2f} {target:>7s}"
+    return f"{row.what:22s} {row.peer:22s} {best[0]:9.1f} {best[1]:9.1f} {ratio:7.2f} {target:>7s}"
 
 
 def main() -> None:
@@ -251,14 +260,14 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     has_torch = importlib.util.find_spec("torch") is not None
     rng = np.random.default_rng(0)
-    print(f"{'what':20s} {'peer':22s} {'ours ms':>9s} {'peer ms':>9s} {'ratio':>7s} {'target':>7s}")
+    print(f"{'what':22s} {'peer':22s} {'ours ms':>9s} {'peer ms':>9s} {'ratio':>7s} {'target':>7s}")
     for rows in (
-        network_rows(rng, has_torch),
+        *(network_rows(rng, has_torch, factor) for factor in FACTORS),
         convolution_rows(rng, has_torch),
         loop_and_pool_rows(rng),
     ):
         for row in rows:
-            missing = f"{row.what:20s} {row.peer:22s} not installed"
+            missing = f"{row.what:22s} {row.peer:22s} not installed"
             print(measure(row, rounds) if row.theirs else missing, flush=True)
 
 
