@@ -82,8 +82,11 @@ class PooledBatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         wide = activations.astype(jnp.promote_types(dtype, jnp.float32))
         where = None if mask is None else mask.reshape(-1, 1, 1, 1)
-        mean = jnp.mean(wide, axis=(0, 1, 2), where=where)
-        square = jnp.mean(jnp.square(wide), axis=(0, 1, 2), where=where)
+        # Not `jnp.mean`: with a mask, it counts in an array as large as the activations.
+        num_images = len(wide) if mask is None else jnp.sum(mask)
+        count = num_images * wide.shape[1] * wide.shape[2]
+        mean = jnp.sum(wide, axis=(0, 1, 2), where=where) / count
+        square = jnp.sum(jnp.square(wide), axis=(0, 1, 2), where=where) / count
         variance = jnp.maximum(square - jnp.square(mean), 0)
         if not self.is_initializing():
             keep = BATCH_NORM_MOMENTUM
