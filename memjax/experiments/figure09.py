@@ -40,9 +40,8 @@ STUDIES = ("cifar_noise",)
 def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
     """Returns the figure's table: CSR of both splits at every checkpoint, all data noise."""
     runs = studies["cifar_noise"]
-    table = fit.with_fit(noise_levels.critical_ratios(runs, ("train", "validation")), runs.fit)
-    whole = (table["kind"] == "real") | (table["level"] == 1.0)
-    return table[whole].rename(columns={"kind": "data"})[list(COLUMNS)].reset_index(drop=True)
+    found = noise_levels.critical_ratios(runs, ("train", "validation"), level=(0.0, 1.0))
+    return fit.with_fit(found, runs.fit).rename(columns={"kind": "data"})[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, context: Context) -> Figure:

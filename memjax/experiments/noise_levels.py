@@ -64,22 +64,30 @@ COLUMNS = {
 _RUN = ["kind", "level", "seed", "epoch"]
 
 
-def critical_ratios(runs: StudyRuns, splits: tuple[str, ...]) -> pd.DataFrame:
-    """Returns CSR and median radius at the checkpoints of `doubling`, at the study's radius."""
+def critical_ratios(runs: StudyRuns, splits: tuple[str, ...], **wanted: Any) -> pd.DataFrame:
+    """Returns CSR and median radius at the checkpoints of `doubling`, at the study's radius.
+
+    Args:
+      runs: of the study.
+      splits: to be searched.
+      **wanted: which points, as in `StudyRuns.runs`.
+    """
     sizes = runs.sizes
     options = Options(splits=splits, **searches(sizes))
     name = "critical" if len(splits) > 1 else f"critical_{splits[0]}"
-    return ratios(runs.analysis("critical", options, name, steps_of=doubling))
+    return ratios(runs.analysis("critical", options, name, steps_of=doubling, **wanted))
 
 
 def searches(sizes: Sizes) -> dict[str, Any]:
     """Returns the options of every search: without certificates, which say nothing here."""
-    # More starts of PGD find points nearer by less than a thousandth, for twice the time.
+    # More starts of PGD find points nearer by less than a thousandth, for twice the time; what
+    # follows the bisection of a CNN, by one in a hundred for three times the time.
     return {
         "num_examples": sizes.num_searched,
         "radii": (sizes.radius,),
         "certify": False,
         "num_starts": 1,
+        "polish": not sizes.channels,
     }
 
 

@@ -85,8 +85,8 @@ def _measure(context: Context, params: Any) -> Iterator[dict[str, Any]]:
 
     # Unit by unit, the certificates of every image would take longer than all else.
     distance = critical_radius(
-        *network, num_starts=options.num_starts, refine_up_to=0, certify=options.certify,
-        search_logits_fn=searched, **shared,
+        *network, num_starts=options.num_starts, polish=options.polish, refine_up_to=0,
+        certify=options.certify, search_logits_fn=searched, **shared,
     )  # fmt: skip
     found = of_images(distance.found)
     is_found = [found <= radius for radius in radii]
@@ -128,7 +128,7 @@ CRITICAL = Pass(
     columns=COLUMNS,
     options=(
         "splits", "num_examples", "members", "radii", "radius_units", "clip", "certify", "lass",
-        "num_starts", "seed",
+        "num_starts", "polish", "seed",
     ),
     compute=_compute,
     check=_check,

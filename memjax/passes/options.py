@@ -24,6 +24,7 @@ class Options:
       certify: for `critical`: whether distances are also bounded from below.
       lass: for `critical`: whether what the paper's search alone finds is told as well.
       num_starts: for `critical`: of PGD, in the search for the nearest critical point.
+      polish: for `critical`: whether that search goes on after its bisection.
       num_probes: for `sensitivity`: probes spread evenly over the run.
       num_class_probes: the same for `class_sensitivity`, which costs one adjoint more per class.
       norm_order: for `sensitivity`: 1, 2 or inf.
@@ -52,6 +53,7 @@ class Options:
     certify: bool = True
     lass: bool = False
     num_starts: int = 20
+    polish: bool = True
     num_probes: int = 50
     num_class_probes: int = 10
     norm_order: float = 1.0

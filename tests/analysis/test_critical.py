@@ -466,6 +466,17 @@ def test_a_critical_radius_is_no_larger_than_pgd_with_restarts_finds(mlp_radius)
     assert (np.asarray(mlp_radius.found)[rows] <= expected * 1.02).all()
 
 
+def test_without_polishing_the_points_are_critical_too_and_hardly_farther(mlp_radius):
+    params, images = mlp_params(0), make_images(1)
+    rough = critical_radius(
+        jax.random.key(3), mlp_fn, params, images, polish=False, certify=False, num_starts=1
+    )
+    ratios = np.asarray(rough.found) / np.asarray(mlp_radius.found)
+    assert ratios.min() >= 0.999
+    assert np.median(ratios) < 1.05
+    assert (ratios > 1.0).any()
+
+
 def test_the_microbatch_size_changes_no_critical_radius(mlp_radius):
     again = critical_radius(
         jax.random.key(3), mlp_fn, mlp_params(0), make_images(1), microbatch_size=32
