@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from memjax.auditing.noise import NoiseRate, mixture_rate, noise_rate
 
 _FOLDS = 5
-_FEWEST_PLANTED = 20
+FEWEST_PLANTED = 20
 
 
 class Calibration(NamedTuple):
@@ -50,7 +50,7 @@ def calibrate(
       ValueError: fewer than 20 planted flips, or as few that were not.
     """
     num_planted = int(is_planted.sum())
-    if min(num_planted, len(is_planted) - num_planted) < _FEWEST_PLANTED:
+    if min(num_planted, len(is_planted) - num_planted) < FEWEST_PLANTED:
         raise ValueError(f"{num_planted} of {len(is_planted)} labels planted: at least 20 of each")
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000))
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)

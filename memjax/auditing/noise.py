@@ -45,6 +45,28 @@ def transition(counts: np.ndarray) -> np.ndarray:
     return flips + np.diag(1 - flips.sum(axis=1))
 
 
+def at_least(flips: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Returns P(label | class) with so many flips among the labels to be expected, or more.
+
+    Args:
+      flips: [classes classes], as `transition` gives; where they are enough, they stay as they are.
+      labels: int [n].
+      count: of flips; no class has more than 45 % of its labels flipped.
+
+    Example:
+      >>> labels = np.array([0] * 50 + [1] * 50)
+      >>> at_least(np.array([[0.99, 0.01], [0.0, 1.0]]), labels, 10).round(2).tolist()
+      [[0.8, 0.2], [0.0, 1.0]]
+    """
+    wrong = flips * (1 - np.eye(len(flips)))
+    expected = wrong.sum(axis=1)[labels].sum()
+    if expected >= count:
+        return flips
+    wrong *= count / max(expected, 1e-12)
+    wrong *= np.minimum(1.0, _MOST_WRONG / np.maximum(wrong.sum(axis=1, keepdims=True), 1e-12))
+    return wrong + np.diag(1 - wrong.sum(axis=1))
+
+
 def flip_all(rng: np.random.Generator, labels: np.ndarray, flips: np.ndarray) -> np.ndarray:
     """Returns int [n]: every label replaced by another one, drawn as they are confused.
 

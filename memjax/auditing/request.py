@@ -17,6 +17,7 @@ from memjax.sweeps.cost import estimate, seconds_per_step
 from memjax.sweeps.grouping import Group
 
 FEWEST_OF_CLASS = 2
+FEWEST_EXAMPLES = 60  # for wrong labels to be planted among them
 _TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -90,6 +91,11 @@ def prepare_request(
     config = resolve({"dataset": section | own | {"num_validation": 0}})
     dataset = load_dataset(config.dataset)
     check_data(dataset.train, dataset.num_classes, dataset.class_names)
+    if len(dataset.train) < FEWEST_EXAMPLES and not request.pred_probs:
+        raise InputError(
+            f"--data: {len(dataset.train)} examples; an audit that trains needs "
+            f"{FEWEST_EXAMPLES} or more (--pred_probs needs no training)"
+        )
     validation = own_validation(config, len(dataset.train))
     if request.embeddings:
         if folder is None:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from memjax.auditing.calibration import FEWEST_PLANTED
 from memjax.auditing.evidence import Evidence, gather
-from memjax.auditing.noise import count_confusions, plant, transition
+from memjax.auditing.noise import at_least, count_confusions, plant, transition
 from memjax.auditing.scores import overall
 from memjax.config import Config, default_config
 from memjax.data.dataset import Dataset
@@ -123,16 +124,28 @@ def evidence_of(config: Config, folder: epath.Path, say: Callable[[str], None]) 
 def plant_flips(evidence: Evidence, labels: np.ndarray, num_classes: int, seed: int) -> Planted:
     """Returns a copy of the labels with flips of the kind and rate that the evidence shows.
 
+    Where that is next to none, more of that kind: what finds them is learned from them.
+
     Args:
       evidence: of the ensemble on the labels as given.
       labels: int [n], as given.
       num_classes: of them.
       seed: of the flips.
+
+    Raises:
+      InputError: if the examples are too few for that.
     """
     suggested = overall(evidence).argmax(axis=1)
     flips = transition(count_confusions(suggested, labels, num_classes))
-    planted = plant(np.random.default_rng(seed), suggested, flips)
-    return Planted(planted, planted != suggested, flips)
+    enough = at_least(flips, suggested, 2 * FEWEST_PLANTED)
+    planted = plant(np.random.default_rng(seed), suggested, enough)
+    is_planted = planted != suggested
+    if min(is_planted.sum(), (~is_planted).sum()) < FEWEST_PLANTED:
+        raise InputError(
+            f"{len(labels)} examples are too few to be audited: {FEWEST_PLANTED} wrong labels must "
+            f"be planted among them, and as many left right; {is_planted.sum()} could be"
+        )
+    return Planted(planted, is_planted, flips)
 
 
 def planted_config(

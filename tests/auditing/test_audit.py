@@ -60,6 +60,16 @@ def test_flipped_labels_are_found_and_their_number_too(noisy, audited):
     assert not (folder / "given" / "checkpoints").exists()
 
 
+def test_clean_data_are_called_clean(tmp_path):
+    digits = load_digits()
+    images = (digits.images[:800] / 16 * 255).astype(np.uint8)
+    np.savez(tmp_path / "clean.npz", images=images, labels=digits.target[:800])
+    words = f"--data={tmp_path / 'clean.npz'}", f"--workdir={tmp_path / 'audit'}", "--effort=quick"
+    done = command_line.run("memjax.audit", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["noise_rate"] < 0.02
+
+
 def test_decisions_of_a_finished_audit_make_a_cleaned_copy(audited):
     folder, _ = audited
     suspects = pd.read_csv(folder / "issues.csv")
@@ -114,6 +124,7 @@ def test_probabilities_that_do_not_fit_are_one_line(tmp_path, array, message):
     [
         (np.zeros(20, int), "class"),
         (np.array([0] * 19 + [1]), "has 1 example; an audit needs 2"),
+        (np.arange(20) % 2, "20 examples; an audit that trains needs 60"),
     ],
 )
 def test_data_that_cannot_be_audited_are_one_line(tmp_path, labels, message):
