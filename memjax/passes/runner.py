@@ -11,6 +11,7 @@ from etils import epath
 
 from memjax.errors import InputError
 from memjax.passes.base import Context, Pass
+from memjax.passes.options import Options
 from memjax.runtime.distributed import is_main_process, on_all, on_main
 from memjax.runtime.shared_folder import appears
 from memjax.runtime.tables import (
@@ -28,9 +29,13 @@ def identity(context: Context, analysis_pass: Pass) -> dict[str, Any]:
     """Returns what decides the values of a table: the run's config and the pass's options."""
     # "All" checkpoints are those that there are: a run that went on is another analysis.
     options = dataclasses.asdict(context.options) | {"steps": context.steps}
-    chosen = {f"--{name}": options[name] for name in analysis_pass.options}
     science = read_json(context.run.workdir / "config.json")["science"]
-    return {**science, **{k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items()}}
+    return {**science, **_as_flags({name: options[name] for name in analysis_pass.options})}
+
+
+def _as_flags(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns options as a table's metadata have them."""
+    return {f"--{k}": list(v) if isinstance(v, tuple) else v for k, v in options.items()}
 
 
 def table_path(context: Context, analysis_pass: Pass) -> epath.Path:
@@ -41,6 +46,8 @@ def table_path(context: Context, analysis_pass: Pass) -> epath.Path:
 def check_table(path: epath.Path, wanted: dict[str, Any]) -> bool:
     """Returns whether a table is there.
 
+    An option that a table does not name, for memjax did not have it yet, is at its default.
+
     Raises:
       InputError: if it is that of another config or of other options.
     """
@@ -48,7 +55,8 @@ def check_table(path: epath.Path, wanted: dict[str, Any]) -> bool:
         return False
     with path.open("rb") as file:
         there = read_metadata(pq.read_schema(file)).get("identity", {})
-    found = difference(there, wanted)
+    defaults = _as_flags(dataclasses.asdict(Options()))
+    found = difference({k: v for k, v in defaults.items() if k in wanted} | there, wanted)
     if found:
         raise InputError(f"{path}: is of another analysis ({found}); --overwrite makes it anew")
     return True

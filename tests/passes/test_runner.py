@@ -11,7 +11,7 @@ from memjax.loading import load_run
 from memjax.passes import CRITICAL, DIFFICULTY, GRADIENTS, PASSES
 from memjax.passes.base import Context, Options
 from memjax.passes.runner import run_pass, table_path
-from memjax.runtime.tables import write_table
+from memjax.runtime.tables import read_metadata, write_table
 from tests.passes import runs
 
 
@@ -54,6 +54,21 @@ def test_an_interrupted_pass_goes_on_where_it_was(run, tmp_path):
     expected = run_pass(Context(undisturbed, Options(num_examples=5)), GRADIENTS)
     pd.testing.assert_frame_equal(table, expected)
     assert [p.name for p in (run.workdir / "analysis").iterdir()] == ["gradients.parquet"]
+
+
+def test_an_option_that_an_older_table_does_not_name_is_at_its_default(run):
+    context = Context(run, Options(num_examples=5))
+    table = run_pass(context, GRADIENTS)
+    path = table_path(context, GRADIENTS)
+    known = read_metadata(pq.read_schema(path))["identity"]
+    older = {name: value for name, value in known.items() if name != "--splits"}
+    assert older != known
+    write_table(path, table, GRADIENTS.columns, {"identity": older})
+    again, computed = counting(GRADIENTS)
+    run_pass(context, again)
+    assert computed == []
+    with pytest.raises(InputError, match="--splits is "):
+        run_pass(Context(run, Options(num_examples=5, splits=("train",))), GRADIENTS)
 
 
 def test_what_is_done_is_not_done_again(run):
