@@ -144,7 +144,7 @@ CLAIMS: tuple[Claim, ...] = (
             threshold=-0.5,
             why="'far': nearly a third nearer",
             primary=data == kinds.RANDX,
-            gate=fit.gate(),
+            gate=fit.gate_beside_real(data),
         )
         for data in ("randX", "randY")
     ),
@@ -157,7 +157,7 @@ CLAIMS: tuple[Claim, ...] = (
             test=partial(measure_beyond_real, data=data),
             threshold=0.1,
             why="'far higher': one example in ten more is critical",
-            gate=fit.gate(),
+            gate=fit.gate_beside_real(data),
         )
         for data in ("randX", "randY")
     ),

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from memjax.experiments import kinds
 from memjax.experiments.rows import select
 
 FITTED = 0.99  # of what they trained on, by the protocol
@@ -88,6 +89,15 @@ def gate(**wanted: Any) -> Callable[[pd.DataFrame], str]:
         )
 
     return closed
+
+
+def gate_beside_real(data: str) -> Callable[[pd.DataFrame], str]:
+    """Returns the gate of a claim about networks on real data and on one kind of noise.
+
+    Args:
+      data: 'randX' or 'randY', in column `data`.
+    """
+    return lambda table: gate()(table[table["data"].isin((kinds.REAL, data))])
 
 
 def fit_words(table: pd.DataFrame) -> str:

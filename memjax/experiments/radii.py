@@ -99,6 +99,7 @@ CLAIMS: tuple[Claim, ...] = (
             test=partial(measure_beyond_real, data=data),
             threshold=0.05,
             why="one example in twenty more; at the largest and smallest radii all are alike",
+            gate=fit.gate_beside_real(data),
         )
         for data in ("randX", "randY")
     ),
