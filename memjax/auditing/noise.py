@@ -40,9 +40,7 @@ def transition(counts: np.ndarray) -> np.ndarray:
     smoothed = counts + 0.2 / len(counts)
     shares = smoothed / smoothed.sum(axis=1, keepdims=True)
     flips = shares * (1 - np.eye(len(shares)))
-    wrong = flips.sum(axis=1, keepdims=True)
-    flips *= np.minimum(1.0, _MOST_WRONG / np.maximum(wrong, 1e-12))
-    return flips + np.diag(1 - flips.sum(axis=1))
+    return _with_diagonal(flips)
 
 
 def at_least(flips: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
@@ -62,8 +60,13 @@ def at_least(flips: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     expected = wrong.sum(axis=1)[labels].sum()
     if expected >= count:
         return flips
-    wrong *= count / max(expected, 1e-12)
-    wrong *= np.minimum(1.0, _MOST_WRONG / np.maximum(wrong.sum(axis=1, keepdims=True), 1e-12))
+    return _with_diagonal(wrong * count / max(expected, 1e-12))
+
+
+def _with_diagonal(wrong: np.ndarray) -> np.ndarray:
+    """Returns rows that sum to 1, of a class at most 45 % flipped; the diagonal was 0."""
+    shares = wrong.sum(axis=1, keepdims=True)
+    wrong = wrong * np.minimum(1.0, _MOST_WRONG / np.maximum(shares, 1e-12))
     return wrong + np.diag(1 - wrong.sum(axis=1))
 
 

@@ -12,8 +12,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from memjax.experiments import kinds
-from memjax.experiments.rows import select
+from memjax.experiments.rows import of_kind, select
 
 FITTED = 0.99  # of what they trained on, by the protocol
 COLUMNS = {
@@ -91,13 +90,13 @@ def gate(**wanted: Any) -> Callable[[pd.DataFrame], str]:
     return closed
 
 
-def gate_beside_real(data: str) -> Callable[[pd.DataFrame], str]:
+def gate_beside_real(kind: str) -> Callable[[pd.DataFrame], str]:
     """Returns the gate of a claim about networks on real data and on one kind of noise.
 
     Args:
-      data: 'randX' or 'randY', in column `data`.
+      kind: 'randX' or 'randY', in column `kind` or `data`; every level of it.
     """
-    return lambda table: gate()(table[table["data"].isin((kinds.REAL, data))])
+    return lambda table: gate()(of_kind(table.rename(columns={"data": "kind"}), kind))
 
 
 def fit_words(table: pd.DataFrame) -> str:

@@ -28,7 +28,7 @@ def claims(figure: str, network: str) -> tuple[Claim, ...]:
         direction="below",
         threshold=-0.5,
         why="0.5 doublings: nearly a third nearer",
-        gate=measures.gate_of(kinds.RANDX),
+        gate=fit.gate_beside_real(kinds.RANDX),
     )
     return (*by_kind, own_kind, *_order_claims(figure, network))
 
@@ -47,7 +47,7 @@ def _boundary_claims(figure: str, network: str, kind: str, words: str) -> tuple[
             threshold=-0.5,
             why="0.5 doublings: nearly a third nearer with nothing but noise than with none",
             primary=(figure, kind) in PRIMARY,
-            gate=measures.gate_of(kind),
+            gate=fit.gate_beside_real(kind),
         ),
         claim(
             name=f"{figure}_radius_training_{kind.lower()}",
@@ -58,7 +58,7 @@ def _boundary_claims(figure: str, network: str, kind: str, words: str) -> tuple[
             direction="below",
             threshold=-0.5,
             why="0.5 doublings: nearly a third nearer with nothing but noise than with none",
-            gate=measures.gate_of(kind),
+            gate=fit.gate_beside_real(kind),
         ),
         claim(
             name=f"{figure}_csr_{kind.lower()}",
@@ -67,7 +67,7 @@ def _boundary_claims(figure: str, network: str, kind: str, words: str) -> tuple[
             test=partial(measures.measure_csr_rise, kind=kind),
             threshold=0.05,
             why="one example in twenty more is critical",
-            gate=measures.gate_of(kind),
+            gate=fit.gate_beside_real(kind),
         ),
         claim(
             name=f"{figure}_csr_lass_{kind.lower()}",
@@ -76,7 +76,7 @@ def _boundary_claims(figure: str, network: str, kind: str, words: str) -> tuple[
             test=partial(measures.measure_csr_rise, kind=kind, column="csr_lass"),
             threshold=0.05,
             why="one example in twenty more is critical",
-            gate=measures.gate_of(kind),
+            gate=fit.gate_beside_real(kind),
         ),
         claim(
             name=f"{figure}_csr_monotone_{kind.lower()}",
@@ -86,7 +86,7 @@ def _boundary_claims(figure: str, network: str, kind: str, words: str) -> tuple[
             threshold=0.5,
             opposite=0.0,
             why="0.5: three of four pairs of levels are in order; 0 is no order",
-            gate=measures.gate_of(kind),
+            gate=fit.gate_beside_real(kind),
         ),
         claim(
             name=f"{figure}_csr_matched_{kind.lower()}",
@@ -122,7 +122,7 @@ def _accuracy_claims(figure: str, network: str, kind: str, words: str) -> tuple[
             direction="below",
             threshold=-0.02,
             why="two points of accuracy are more than the spread between seeds",
-            gate=measures.gate_of(kind),
+            gate=fit.gate_beside_real(kind),
         ),
         claim(
             name=f"{figure}_best_accuracy_{kind.lower()}",
@@ -177,7 +177,7 @@ def _order_claims(figure: str, network: str) -> tuple[Claim, ...]:
             threshold=0.5,
             opposite=0.5,
             why="early is in the first half of training",
-            gate=measures.gate_of(kinds.RANDY),
+            gate=fit.gate_beside_real(kinds.RANDY),
         ),
         claim(
             name=f"{figure}_randy_falls",
@@ -188,7 +188,7 @@ def _order_claims(figure: str, network: str) -> tuple[Claim, ...]:
             threshold=0.02,
             opposite=0.01,
             why="two points are more than the spread between seeds; below one there is no fall",
-            gate=measures.gate_of(kinds.RANDY),
+            gate=fit.gate_beside_real(kinds.RANDY),
         ),
         claim(
             name=f"{figure}_randy_csr_rises_meanwhile",
@@ -197,6 +197,6 @@ def _order_claims(figure: str, network: str) -> tuple[Claim, ...]:
             test=measures.measure_csr_rise_meanwhile,
             threshold=0.05,
             why="one example in twenty more is critical",
-            gate=measures.gate_of(kinds.RANDY),
+            gate=fit.gate_beside_real(kinds.RANDY),
         ),
     )

@@ -5,8 +5,6 @@ accuracy should be at its peak is found on the training set, as that at which cl
 wrong labels are told apart best.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import scipy.stats
@@ -26,11 +24,6 @@ MATCHED = 0.9  # training accuracy at which networks are compared
 # Checkpoints at powers of two: one is always as near as this.
 TOLERANCE = 0.5
 _RUN = ["level", "seed"]
-
-
-def gate_of(kind: str) -> Callable[[pd.DataFrame], str]:
-    """Returns the gate: real data and every level of a kind are fitted."""
-    return lambda table: fit.gate()(of_kind(table, kind))
 
 
 def measure_radius_rise(

@@ -150,9 +150,6 @@ def seconds_per_step(group: Group, config: Config, dataset: Dataset) -> float:
             began = time.monotonic()
             run.train(0, num_steps)
             seconds = time.monotonic() - began
-        run.evaluate(1, lambda: False, with_outcomes=False)  # compiles
-        began = time.monotonic()
-        run.evaluate(1, lambda: False, with_outcomes=False)
-        of_evaluation = time.monotonic() - began
+        of_evaluation = run.evaluation_seconds()
     times = len(event_steps(setup)[0])
     return (seconds / num_steps + of_evaluation * times / setup.num_steps) / size

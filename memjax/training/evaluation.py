@@ -77,15 +77,11 @@ class Evaluation:
           num_alive: int32 scalar, as `map_first` takes it.
           stopped: asked between dispatches; whether to give up.
         """
-        needed = self._of_members or members.part is not None
-        looked_at, done = members if needed else None, 0
+        looked_at, done = self._looked_at(members), 0
         while done < self._num_batches:
             size = min(self._batches_per_dispatch, self._num_batches - done)
             began = time.monotonic()
-            self._outcomes = self._program(
-                self._outcomes, params, looked_at, self.data,
-                jnp.int32(done), jnp.int32(size), num_alive,
-            )  # fmt: skip
+            self._dispatch(params, looked_at, num_alive, done, size)
             done += size
             if done < self._num_batches or not self._has_compiled:
                 jax.block_until_ready(self._outcomes)
@@ -98,3 +94,23 @@ class Evaluation:
             if done < self._num_batches and stopped():
                 return None
         return self._outcomes
+
+    def seconds(self, params: Any, members: Members, num_alive: jax.Array) -> float:
+        """Returns about what all batches take, from one of them; see `run`."""
+        looked_at = self._looked_at(members)
+        for _ in range(2):  # the first one compiles
+            began = time.monotonic()
+            self._dispatch(params, looked_at, num_alive, 0, 1)
+            jax.block_until_ready(self._outcomes)
+        return (time.monotonic() - began) * self._num_batches
+
+    def _looked_at(self, members: Members) -> Members | None:
+        return members if self._of_members or members.part is not None else None
+
+    def _dispatch(
+        self, params: Any, looked_at: Members | None, num_alive: jax.Array, first: int, size: int
+    ) -> None:
+        self._outcomes = self._program(
+            self._outcomes, params, looked_at, self.data,
+            jnp.int32(first), jnp.int32(size), num_alive,
+        )  # fmt: skip

@@ -170,6 +170,12 @@ class Group:
             return values, None
         return values, {split: self._by_member(outcomes) for split, outcomes in found.items()}
 
+    def evaluation_seconds(self) -> float:
+        """Returns about what an evaluation of all members takes, from a batch of each split."""
+        alive = self.members, self._num_alive
+        splits = self._evaluations.values()
+        return sum(split.seconds(self.states.params, *alive) for split in splits)
+
     def _logged(
         self, split: str, outcomes: Outcomes, members: Members, data: Images
     ) -> dict[str, jax.Array]:
