@@ -61,6 +61,7 @@ class Sizes:
     num_seeds: int = _unstated("seeds", 3)
     batch_size: int = _unstated("batch size", 128)
     checkpoint_epochs: int = _unstated("epochs between checkpoints", 10)
+    evaluation_epochs: int = _unstated("epochs between evaluations of the regularised networks", 1)
     num_searched: int = _unstated("examples of each split that are searched", 1000)
     num_probes: int = _unstated("updates after which the loss-sensitivity is taken", 50)
     num_class_probes: int = _unstated("updates after which it is taken class by class", 20)
@@ -199,7 +200,7 @@ _WORKSTATION = {
     "regularizers": dataclasses.replace(
         _PAPER["regularizers"], num_train=500, channels=0.0625, num_epochs=60, batch_size=25,
         strengths=(*_FIVE, (DROPOUT_AND_ADVERSARIAL, (0.03, 0.1, 0.2, 0.3, 0.5))),
-        adversarial_weights=(0.45,), num_validation=500, adversarial_steps=3,
+        adversarial_weights=(0.45,), num_validation=500, adversarial_steps=3, evaluation_epochs=3,
     ),
 }  # fmt: skip
 _SMALL: dict[str, Any] = {

@@ -152,6 +152,7 @@ def regularizers(sizes: Sizes) -> Iterator[Point]:
             config.regularizer.adversarial_weight = weight
             config.regularizer.adversarial_radius = sizes.adversarial_radius
             config.regularizer.adversarial_steps = sizes.adversarial_steps
+            config.train.log_every_epochs = sizes.evaluation_epochs
             presets.save_ends_only(config)
             words = technique.replace(" + ", "+").replace(" ", "_")
             factors = {

@@ -101,10 +101,13 @@ class AlexNet(nn.Module):
             if train:
                 pool = partial(max_pool, window=self.pool)
                 activations = PooledBatchNorm(name=name)(activations, pool, mask)
-            else:  # one operation each, which analyses know
-                window = self.pool, self.pool
+            else:
                 activations = batch_norm(self, activations, train, mask, name)
-                activations = nn.max_pool(activations, window, strides=window)
+                if self.method == "lax":  # one operation, which analyses know
+                    window = self.pool, self.pool
+                    activations = nn.max_pool(activations, window, strides=window)
+                else:  # quick to differentiate
+                    activations = max_pool(activations, self.pool)
             activations = hidden(activations)
         activations = activations.reshape(activations.shape[0], -1)
         for layer, units in enumerate((384, 192), start=2):

@@ -4,7 +4,7 @@ XLA's convolution is the right one on GPU and TPU. On CPU its backward pass is s
 compiled loop, where a training step lives, tens of times slower still. Two other ways to compute
 the same numbers are made of matrix products alone, which XLA runs fast everywhere:
 
-- 'patches': one product of every kernel-sized patch with the kernel.
+- 'patches': one product of every patch with the kernel, several pixels of a row at a time.
 - 'fourier': a convolution is a product of spectra. For the second layer of the paper's CNN (9x9
   pixels, 200 to 200 channels, 5x5 kernel) that is 6 times fewer multiplications, the discrete
   Fourier transforms included, which for images this small are products with constant matrices.
@@ -180,7 +180,8 @@ def _cheaper(images: jax.Array, kernel: jax.Array, pads) -> str:
     n, height, width, _ = images.shape
     kernel_area, channels_in, channels_out = kernel.shape[0] * kernel.shape[1], *kernel.shape[2:]
     out_height, out_width = _output_size(images, kernel, pads)
-    patches = n * out_height * out_width * kernel_area * channels_in * channels_out
+    patch_area = kernel.shape[0] * (kernel.shape[1] + _block(kernel.shape[1]) - 1)
+    patches = n * out_height * out_width * patch_area * channels_in * channels_out
     # A real signal of `size` pixels has half as many independent frequencies. A complex product is
     # 4 multiplications; a transform multiplies each pixel by a cosine and a sine.
     size = (height + max(pads[0])) * (width + max(pads[1]))
@@ -200,28 +201,48 @@ def _output_size(images: jax.Array, kernel: jax.Array, pads, stride: int = 1) ->
 
 
 def _patches(images: jax.Array, kernel: jax.Array, pads, stride: int = 1) -> jax.Array:
-    """Convolution as products [pixels, patch] x [patch, channels_out], in chunks of the batch.
+    """Convolution as products [places, patch] x [patch, block * channels_out], in batch chunks.
+
+    A patch serves a block of neighbouring pixels of a row. It is as wide as all of them see, and
+    the kernel stands in it once for each, a pixel further, among zeros. That is up to twice the
+    multiplications, but the patches are several times fewer, and memory is what takes the time.
 
     The kernel's gradient sums over all pixels, and on CPU XLA is several times slower at one
     product with so long a sum than at shorter ones: hence the kernel is repeated for each chunk.
     """
     height, width = _output_size(images, kernel, pads, stride)
-    kernel_height, kernel_width, _, channels_out = kernel.shape
-    images = jnp.pad(images, ((0, 0), *pads, (0, 0)))
+    kernel_height, kernel_width, channels_in, channels_out = kernel.shape
+    block = _block(kernel_width) if stride == 1 else 1
+    places = -(-width // block)
+    (above, below), (left, right) = pads
+    right += places * block - width
+    images = jnp.pad(images, ((0, 0), (above, below), (left, right), (0, 0)))
 
     def windows(axis: int, first: int, count: int) -> jax.Array:
         end = first + (count - 1) * stride + 1
         return jax.lax.slice_in_dim(images, first, end, stride, axis)
 
     # First along the rows, then along the columns: fewer and longer slices than all at once.
-    images = jnp.concatenate([windows(2, x, width) for x in range(kernel_width)], axis=-1)
+    if block > 1:  # a patch is this block of the row and the next
+        blocks = images.reshape(*images.shape[:2], places + 1, block * channels_in)
+        columns = [blocks[:, :, :-1], blocks[:, :, 1:]]
+    else:
+        columns = [windows(2, x, places) for x in range(kernel_width)]
+    images = jnp.concatenate(columns, axis=-1)
     images = jnp.concatenate([windows(1, y, height) for y in range(kernel_height)], axis=-1)
-    chunks = _num_chunks(images.shape[0], height * width)
+    chunks = _num_chunks(images.shape[0], height * places)
     patches = images.reshape(chunks, -1, images.shape[-1])
-    kernel = kernel.reshape(1, -1, channels_out)
+    # [kernel_height, kernel_width + block - 1, channels_in, block, channels_out]
+    kernels = [jnp.pad(kernel, ((0, 0), (i, block - 1 - i), (0, 0), (0, 0))) for i in range(block)]
+    kernel = jnp.stack(kernels, axis=3).reshape(1, -1, block * channels_out)
     kernels = jnp.broadcast_to(kernel, (chunks, *kernel.shape[1:]))
     outputs = jnp.einsum("bpk,bko->bpo", patches, kernels)
-    return outputs.reshape(-1, height, width, channels_out)
+    return outputs.reshape(-1, height, places * block, channels_out)[:, :, :width]
+
+
+def _block(kernel_width: int) -> int:
+    """Pixels that a patch serves: their windows cover two blocks exactly."""
+    return max(1, kernel_width - 1)
 
 
 def _num_chunks(n: int, num_pixels: int) -> int:

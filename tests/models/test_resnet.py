@@ -64,9 +64,8 @@ def test_parameters_are_those_of_the_literature(name, fields, count):
     assert num_params(_shapes(model, jnp.zeros((1, 32, 32, 3)))) == count
 
 
-@pytest.mark.parametrize("method", ["lax", "patches"])
-def test_resnet_18_multiplies_as_often_as_the_sum_over_its_layers(method):
-    model, images = ResNet(10, method=method), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+def test_resnet_18_multiplies_as_often_as_the_sum_over_its_layers():
+    model, images = ResNet(10, method="lax"), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     stem, same = 32**2 * 9 * 3 * 64, 32**2 * 9 * 64**2
     halving = 16**2 * 9 * 64 * 128 + 3 * 16**2 * 9 * 128**2 + 16**2 * 64 * 128
     forward = functools.partial(model.apply, train=False)
