@@ -24,7 +24,8 @@ from flax import linen as nn
 
 from benchmarks.rows import record
 from memjax.models.alexnet import AlexNet
-from memjax.models.convolution import convolution, max_pool
+from memjax.models.convolution import convolution
+from memjax.models.pooling import max_pool
 from memjax.training.state import TrainState
 from memjax.training.step import Batch, Network, make_train_step
 

@@ -6,9 +6,10 @@ import jax
 from flax import linen as nn
 
 from memjax.errors import InputError
-from memjax.models.convolution import METHODS, Conv, max_pool
+from memjax.models.convolution import METHODS, Conv
 from memjax.models.mlp import kernel_initializer
 from memjax.models.normalization import PooledBatchNorm, batch_norm
+from memjax.models.pooling import max_pool
 from memjax.models.regularizers import Regularizers, apply_hidden_regularizers
 
 
