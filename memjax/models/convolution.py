@@ -22,7 +22,7 @@ import numpy as np
 from flax import linen as nn
 
 from memjax.errors import InputError
-from memjax.models.fusion import apart
+from memjax.models.fusion import gradient_apart
 
 METHODS = ("auto", "lax", "patches", "fourier")
 
@@ -177,12 +177,12 @@ def _patches(images: jax.Array, kernel: jax.Array, pads, stride: int = 1) -> jax
     chunks = _num_chunks(images.shape[0], height * places)
     patches = images.reshape(chunks, -1, images.shape[-1])
     # [kernel_height, kernel_width + block - 1, channels_in, block, channels_out]
-    kernels = [jnp.pad(kernel, ((0, 0), (i, block - 1 - i), (0, 0), (0, 0))) for i in range(block)]
-    stacked = jnp.stack(kernels, axis=3).reshape(1, -1, block * channels_out)
+    shifted = [jnp.pad(kernel, ((0, 0), (i, block - 1 - i), (0, 0), (0, 0))) for i in range(block)]
+    stacked = jnp.stack(shifted, axis=3).reshape(1, -1, block * channels_out)
     kernels = jnp.broadcast_to(stacked, (chunks, *stacked.shape[1:]))
     outputs = jnp.einsum("bpk,bko->bpo", patches, kernels)
     outputs = outputs.reshape(-1, height, places * block, channels_out)[:, :, :width]
-    return apart(outputs, kernel.ravel()[0] > 0)
+    return gradient_apart(outputs, kernel.ravel()[0] > 0)
 
 
 def _block(kernel_width: int) -> int:

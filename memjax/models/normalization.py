@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memjax.models.fusion import apart
+from memjax.models.fusion import gradient_apart
 
 NORMS = ("batch", "group")
 
@@ -89,7 +89,7 @@ class PooledBatchNorm(nn.Module):
         count = num_images * wide.shape[1] * wide.shape[2]
         mean = jnp.sum(wide, axis=(0, 1, 2), where=where) / count
         square = jnp.sum(jnp.square(wide), axis=(0, 1, 2), where=where) / count
-        mean, square = apart((mean, square), scale[0] > 0)
+        mean, square = gradient_apart((mean, square), scale[0] > 0)
         variance = jnp.maximum(square - jnp.square(mean), 0)
         if not self.is_initializing():
             keep = BATCH_NORM_MOMENTUM

@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from memjax.errors import InputError
 from memjax.models.alexnet import AlexNet
-from memjax.models.convolution import max_pool
 from memjax.models.normalization import BATCH_NORM_MOMENTUM, PooledBatchNorm
+from memjax.models.pooling import max_pool
 from memjax.models.registry import num_params
 from memjax.models.regularizers import Regularizers
 
