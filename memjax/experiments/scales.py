@@ -162,9 +162,16 @@ _LAPTOP = {
         adversarial_weights=(0.45,), num_validation=500, batch_size=50, adversarial_steps=3,
     ),
 }  # fmt: skip
-# Five strengths a technique, as many for dropout with adversarial training.
+
+
+def _five(strengths: tuple[float, ...]) -> set[float]:
+    return {strengths[round(place * (len(strengths) - 1) / 4)] for place in range(5)}
+
+
+# Five strengths a technique, as many for dropout with adversarial training; and the strength that
+# dropout is judged at.
 _FIVE = tuple(
-    (technique, tuple(strengths[round(place * (len(strengths) - 1) / 4)] for place in range(5)))
+    (technique, tuple(sorted(_five(strengths) | ({0.5} if technique == "dropout" else set()))))
     for technique, (_, strengths) in TECHNIQUES.items()
     if technique != DROPOUT_AND_ADVERSARIAL
 )
