@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from memjax.experiments import fit
 from memjax.experiments.context import Context
 from memjax.experiments.rows import select
-from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, TECHNIQUES
+from memjax.experiments.scales import DROPOUT_AND_ADVERSARIAL, DROPOUT_JUDGED_AT, TECHNIQUES
 from memjax.experiments.study_runs import StudyRuns
 from memjax.reporting.claims import Claim
 from memjax.reporting.figures import add_legend_below, seeds_phrase
@@ -192,8 +192,8 @@ CLAIMS: tuple[Claim, ...] = (
         name="figure10_dropout_caps",
         figure=NAME,
         sentence="Dropout caps memorization at no cost for real data.",
-        statistic=f"{_CAPPED}, dropout 0.5",
-        test=partial(measure_capped, technique="dropout", strength=0.5),
+        statistic=f"{_CAPPED}, dropout {DROPOUT_JUDGED_AT}",
+        test=partial(measure_capped, technique="dropout", strength=DROPOUT_JUDGED_AT),
         threshold=0.2,
         opposite=0.05,
         why="a fifth of the examples is a cap; one in twenty is none",
