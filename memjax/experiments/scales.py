@@ -165,17 +165,14 @@ _LAPTOP = {
 }  # fmt: skip
 
 
-def _five(strengths: tuple[float, ...]) -> set[float]:
-    return {strengths[round(place * (len(strengths) - 1) / 4)] for place in range(5)}
-
-
-def _judged_at(technique: str) -> set[float]:
-    return {DROPOUT_JUDGED_AT} if technique == "dropout" else set()
+def _five(technique: str, strengths: tuple[float, ...]) -> tuple[float, ...]:
+    chosen = {strengths[round(place * (len(strengths) - 1) / 4)] for place in range(5)}
+    return tuple(sorted(chosen | {DROPOUT_JUDGED_AT} if technique == "dropout" else chosen))
 
 
 # Five strengths a technique, as many for dropout with adversarial training.
 _FIVE = tuple(
-    (technique, tuple(sorted(_five(strengths) | _judged_at(technique))))
+    (technique, _five(technique, strengths))
     for technique, (_, strengths) in TECHNIQUES.items()
     if technique != DROPOUT_AND_ADVERSARIAL
 )
