@@ -10,6 +10,7 @@ alone.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ _RUN = ["kind", "level", "seed", "epoch"]
 
 
 def critical_ratios(runs: StudyRuns, splits: tuple[str, ...], **wanted: Any) -> pd.DataFrame:
-    """Returns CSR and median radius at the checkpoints of `doubling`, at the study's radius.
+    """Returns CSR and median radius at the checkpoints of `growing`, at the study's radius.
 
     Args:
       runs: of the study.
@@ -75,7 +76,8 @@ def critical_ratios(runs: StudyRuns, splits: tuple[str, ...], **wanted: Any) -> 
     sizes = runs.sizes
     options = Options(splits=splits, **searches(sizes))
     name = "critical" if len(splits) > 1 else f"critical_{splits[0]}"
-    return ratios(runs.analysis("critical", options, name, steps_of=doubling, **wanted))
+    steps_of = partial(growing, growth=sizes.search_growth)
+    return ratios(runs.analysis("critical", options, name, steps_of=steps_of, **wanted))
 
 
 def searches(sizes: Sizes) -> dict[str, Any]:
@@ -109,8 +111,8 @@ def final_ratios(runs: StudyRuns) -> pd.DataFrame:
     return wide[[name for name in COLUMNS if name in wide]].reset_index()
 
 
-def doubling(run: Run) -> list[int]:
-    """Returns a run's first and last checkpoints and, after about an epoch, each twice as late.
+def growing(run: Run, growth: float) -> list[int]:
+    """Returns a run's first and last checkpoints, from about an epoch on each `growth` as late.
 
     The search is by far the longest part of the figure, and little changes in between.
     """
@@ -118,7 +120,7 @@ def doubling(run: Run) -> list[int]:
     for step in run.steps[1:-1]:
         if step >= least:
             chosen.append(step)
-            least = 2 * step
+            least = growth * step
     return [*chosen, run.steps[-1]]
 
 
@@ -141,13 +143,21 @@ class NoiseLevels:
     TITLE: str
     STUDIES: tuple[str, ...]
     CLAIMS: tuple[Claim, ...]
-    searched: tuple[str, ...]
+    compared: tuple[float, ...]  # levels whose training images are searched too, for figure 9
     COLUMNS = COLUMNS
 
     def tabulate(self, studies: dict[str, StudyRuns]) -> pd.DataFrame:
         """Returns the figure's table: accuracy at every epoch, CSR at every checkpoint."""
         runs = studies[self.STUDIES[0]]
-        found = critical_ratios(runs, self.searched)
+        levels = set(runs.results["level"])
+        both, one = levels.intersection(self.compared), levels.difference(self.compared)
+        searched = {("train", "validation"): both, ("validation",): one}
+        parts = [
+            critical_ratios(runs, splits, level=tuple(sorted(of)))
+            for splits, of in searched.items()
+            if of
+        ]
+        found = pd.concat(parts, ignore_index=True)
         found = found[found["split"] == "validation"].drop(columns="split")
         table = runs.results.drop(columns="member").merge(found, on=_RUN, how="outer")
         table = table.merge(final_ratios(runs), on=_RUN, how="left")
@@ -242,12 +252,12 @@ FIGURE07 = NoiseLevels(
     "Figure 7: does complexity grow with noise? (MLP on MNIST)",
     ("mnist_noise",),
     noise_claims.claims("figure07", "MLP on MNIST"),
-    ("validation",),
+    (),
 )
 FIGURE08 = NoiseLevels(
     "figure08",
     "Figure 8: does complexity grow with noise? (CNN on CIFAR-10)",
     ("cifar_noise",),
     noise_claims.claims("figure08", "CNN on CIFAR-10"),
-    ("train", "validation"),  # figure 9 has both
+    (0.0, 1.0),
 )

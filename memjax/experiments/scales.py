@@ -62,7 +62,8 @@ class Sizes:
     num_seeds: int = _unstated("seeds", 3)
     batch_size: int = _unstated("batch size", 128)
     checkpoint_epochs: int = _unstated("epochs between checkpoints", 10)
-    evaluation_epochs: int = _unstated("epochs between evaluations of the regularised networks", 1)
+    evaluation_epochs: int = _unstated("epochs between evaluations of the CNN", 1)
+    search_growth: float = _unstated("epochs of a searched checkpoint over those of the last", 2.0)
     num_searched: int = _unstated("examples of each split that are searched", 1000)
     num_probes: int = _unstated("updates after which the loss-sensitivity is taken", 50)
     num_class_probes: int = _unstated("updates after which it is taken class by class", 20)
@@ -188,8 +189,9 @@ _WORKSTATION = {
         num_searched=200,
     ),
     "cifar_noise": dataclasses.replace(
-        _PAPER["cifar_noise"], num_train=2000, channels=0.0625, num_epochs=80, batch_size=32,
-        num_validation=2000, num_searched=200, checkpoint_epochs=16,
+        _PAPER["cifar_noise"], num_train=2000, channels=0.125, num_epochs=80, batch_size=32,
+        num_validation=2000, num_searched=200, checkpoint_epochs=16, evaluation_epochs=2,
+        search_growth=4.0,
     ),
     "capacity": dataclasses.replace(
         _PAPER["capacity"], num_seeds=8, num_train=1000, width=256, num_epochs=200,

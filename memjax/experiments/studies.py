@@ -85,6 +85,7 @@ def _noise(sizes: Sizes, network: str) -> Iterator[Point]:
     for kind, level in [(REAL, 0.0), *noisy]:
         config = presets.noise(_base(sizes, network), kind, level)
         config.checkpoint.powers_of_two = True  # dense where accuracy peaks
+        config.train.log_every_epochs = sizes.evaluation_epochs
         yield from _each_seed(sizes, config, f"{kind}_{level:g}", {"kind": kind, "level": level})
 
 
