@@ -98,6 +98,11 @@ EFFECTS: dict[str, Effect] = {
     ),
     "corruption.fraction": _CORRUPTS,
     "corruption.seed": _CORRUPTS,
+    "corruption.noise_moments": Effect(
+        "with the kind random_inputs",
+        lambda values: "random_inputs" in values["corruption.kind"].split("+"),
+        ("corruption.kind",),
+    ),
     "corruption.transition": Effect(
         "with the kind label_transition",
         lambda values: "label_transition" in values["corruption.kind"].split("+"),

@@ -11,6 +11,7 @@ from typing import Any
 SOURCES = ("digits", "tfds", "npz", "folder", "table", "huggingface")
 STANDARDIZE = ("none", "scalar", "channel", "feature")
 LAYOUTS = ("auto", "HWC", "CHW")
+NOISE_MOMENTS = ("all", "channel", "pixel")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion")
 PLACEMENTS = ("auto", "replicated", "sharded")
 DECAY_MASKS = ("all", "kernels")
@@ -87,6 +88,9 @@ class Corruption:
     kind: str = "none"  # one kind, or several joined with "+"
     fraction: float = _number(1.0, 0.0, 1.0)  # the paper: 1 unless a level is given
     seed: int = integer_field(0, 0)
+    # Whose mean and variance Gaussian inputs have: those of all pixels together, of each channel,
+    # or of each pixel.
+    noise_moments: str = _choice("all", NOISE_MOMENTS)
     transition: tuple[tuple[float, ...], ...] = ()  # [classes classes], for label_transition
 
 

@@ -171,6 +171,10 @@ BAD = [
         f"fraction=0.5: {DRAWS}config.corruption.kind='unique_labels'",
     ),
     (
+        {"corruption.noise_moments": "pixel", "corruption.kind": "random_labels"},
+        "config.corruption.noise_moments='pixel': has an effect only with the kind random_inputs",
+    ),
+    (
         {"corruption.transition": ((0.5, 0.5), (0.5, 0.5)), "corruption.kind": "random_labels"},
         "has an effect only with the kind label_transition; here "
         "config.corruption.kind='random_labels'",

@@ -21,7 +21,7 @@ from memjax.data.corruption import (
     unique_labels,
 )
 from memjax.data.dataset import Dataset
-from memjax.data.pixels import pixel_moments
+from memjax.data.pixels import noise_moments
 from memjax.errors import InputError
 from memjax.keys import tagged
 
@@ -36,6 +36,7 @@ EXAMPLE_COLUMNS = {
     "is_corrupted": "whether the corruption touched this example, or the source's label is wrong",
     "is_mislabeled": "whether label is not true_label",
 }
+_Moments = tuple[np.ndarray, np.ndarray] | None  # of Gaussian inputs; None for other kinds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,8 +86,9 @@ def corrupt_examples(
         points are on the devices once, and making noise takes time.
 
     Returns:
-      Examples. The noise of `random_inputs` has the mean and variance of all pixels of the training
-      split; `random_inputs` makes images float32, all else keeps their type.
+      Examples. The noise of `random_inputs` has the mean and variance of the training split, of
+      all its pixels or as `noise_moments` says; `random_inputs` makes images float32, all else
+      keeps their type.
 
     Raises:
       InputError: if kinds do not go together, or if their other fields do not fit.
@@ -113,7 +115,8 @@ def corrupt_examples(
         if kind in INPUT_KINDS and not with_images:
             is_chosen[np.asarray(corrupted_positions(key, len(train), config.fraction))] = True
         elif kind in INPUT_KINDS:
-            images, is_chosen = _corrupt_images(kind, key, images, config.fraction, images)
+            moments = _moments(kind, config, images)
+            images, is_chosen = _corrupt_images(kind, key, images, config.fraction, moments)
         elif kind in LABEL_KINDS and kind != "unique_labels":
             corrupt = _label_corruption(kind, num_classes, config.transition)
             # A permutation keeps the counts of the labels that are there.
@@ -163,8 +166,8 @@ def held_out_noise(config: configuration.Corruption, dataset: Dataset) -> np.nda
     key = jax.random.key(config.seed)
     if kind != "shuffled_pixels":  # which is one permutation for all images
         key = tagged(key, "held-out noise")
-    images = dataset.validation.images
-    return _corrupt_images(kind, key, images, 1.0, dataset.train.images)[0]
+    moments = _moments(kind, config, dataset.train.images)
+    return _corrupt_images(kind, key, dataset.validation.images, 1.0, moments)[0]
 
 
 def examples_table(dataset: Dataset, examples: Examples) -> pd.DataFrame:
@@ -217,11 +220,15 @@ def _check(config: configuration.Corruption, kinds: tuple[str, ...], dataset: Da
         )
 
 
+def _moments(kind: str, config: configuration.Corruption, real: np.ndarray) -> _Moments:
+    return noise_moments(real, config.noise_moments) if kind == "random_inputs" else None
+
+
 def _corrupt_images(
-    kind: str, key: jax.Array, images: np.ndarray, fraction: float, real: np.ndarray
+    kind: str, key: jax.Array, images: np.ndarray, fraction: float, moments: _Moments
 ) -> tuple[np.ndarray, np.ndarray]:
-    if kind == "random_inputs":
-        return _with_noise(key, images, fraction, real)
+    if moments is not None:
+        return _with_noise(key, images, fraction, moments)
     corrupted, is_corrupted = _shuffle_pixels(
         key, images, fraction, per_example=kind == "shuffled_pixels_each"
     )
@@ -229,18 +236,14 @@ def _corrupt_images(
 
 
 def _with_noise(
-    key: jax.Array, images: np.ndarray, fraction: float, real: np.ndarray
+    key: jax.Array, images: np.ndarray, fraction: float, moments: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `randomize_inputs` does, a thousand images at a time: a quarter of its memory.
-
-    The noise has the moments of the `real` images.
-    """
-    mean, std = pixel_moments(real, per_channel=False)
+    """What `randomize_inputs` does, a thousand images at a time: a quarter of its memory."""
     noisy = images / np.float32(255) if images.dtype == np.uint8 else images.copy()
     positions = np.asarray(corrupted_positions(key, len(images), fraction))
     for start in range(0, len(positions), 1000):
         chunk = positions[start : start + 1000]
-        noisy[chunk] = _gaussian_images(key, chunk, images.shape[1:], mean, std)
+        noisy[chunk] = _gaussian_images(key, chunk, images.shape[1:], *moments)
     is_corrupted = np.zeros(len(images), bool)
     is_corrupted[positions] = True
     return noisy, is_corrupted

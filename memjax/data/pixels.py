@@ -72,3 +72,26 @@ def pixel_moments(images: np.ndarray, per_channel: bool) -> tuple[np.ndarray, np
     variance = square - mean**2
     variance = np.where(variance > 1e-12, variance, 0)
     return np.asarray(mean, np.float32), np.asarray(np.sqrt(variance), np.float32)
+
+
+def noise_moments(images: np.ndarray, of: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean and standard deviation that Gaussian inputs take from real ones.
+
+    Args:
+      images: as in `pixel_moments`.
+      of: "all" pixels together, each "channel", or each "pixel" (of features: each of them).
+
+    Returns:
+      (mean, std), float32, of a shape that broadcasts to one image.
+
+    Example:
+      >>> images = np.array([[[[0.0], [0.5]]], [[[0.0], [1.0]]]], np.float32)
+      >>> mean, std = noise_moments(images, "pixel")
+      >>> mean.ravel().tolist(), std.ravel().tolist()
+      ([0.0, 0.75], [0.0, 0.25])
+    """
+    if of != "pixel":
+        return pixel_moments(images, per_channel=of == "channel")
+    moments = pixel_moments(images.reshape(len(images), -1), per_channel=True)
+    mean, std = (moment.reshape(images.shape[1:]) for moment in moments)
+    return mean, std

@@ -18,7 +18,7 @@ from memjax.config import Config, flatten
 from memjax.corruption_kinds import parse_kinds
 from memjax.data.corruption import gaussian_image
 from memjax.data.dataset import Dataset
-from memjax.data.pixels import pixel_moments
+from memjax.data.pixels import noise_moments
 from memjax.runtime.mesh import place, place_images, replicated, split_batch, take_rows
 from memjax.training.setup import Setup, member_subsets
 from memjax.training.step import Network, unit_pixels
@@ -32,8 +32,8 @@ class Part(NamedTuple):
       first_validation: int32 [members], its first row among the validation images.
       mean: float32 [members ...], taken off its pixels.
       std: float32 [members ...], its pixels are divided by it.
-      noise_mean: float32 [members], of its Gaussian inputs.
-      noise_std: float32 [members].
+      noise_mean: float32 [members ...], of its Gaussian inputs, broadcasts to one image.
+      noise_std: float32 [members ...], likewise.
     """
 
     first: Any
@@ -74,8 +74,8 @@ class Images(NamedTuple):
     Attributes:
       images: [n height width channels], as stored; whole on every device, or split over `data`.
       labels: int32 [n], the true ones.
-      noise_mean: float32 scalar, of the Gaussian inputs.
-      noise_std: float32 scalar.
+      noise_mean: float32, of the Gaussian inputs, broadcasts to one image.
+      noise_std: float32, likewise.
     """
 
     images: Any
@@ -141,7 +141,8 @@ def group_members(setups: Sequence[Setup], traced: Sequence[str], common: bool) 
         places = {id(dataset): place for place, dataset in enumerate(datasets)}
         train = np.cumsum([0, *(len(dataset.train) for dataset in datasets)])
         validation = np.cumsum([0, *(len(dataset.validation) for dataset in datasets)])
-        noise = [pixel_moments(dataset.train.images, per_channel=False) for dataset in datasets]
+        of = setups[0].config.corruption.noise_moments
+        noise = [noise_moments(dataset.train.images, of) for dataset in datasets]
         for point, setup in enumerate(setups):
             place = places[id(setup.dataset)]
             moments = setup.network.mean, setup.network.std, *noise[place]
@@ -172,7 +173,8 @@ def group_images(setups: Sequence[Setup], common: bool, mesh: Mesh) -> Images:
     labels = examples.true_labels if common else _joined([train.true_labels for train in trains])
     # Noise is made on the host, or by members that have moments of their own, or here.
     has_own = common or len(trains) > 1
-    moments = (0.0, 1.0) if has_own else pixel_moments(trains[0].images, per_channel=False)
+    of = setup.config.corruption.noise_moments
+    moments = (0.0, 1.0) if has_own else noise_moments(trains[0].images, of)
     return place_split(images, labels, mesh, setup.images_are_split, moments)
 
 

@@ -295,7 +295,7 @@ def test_logits_come_with_the_norms(method, by_leaf):
     images = jnp.asarray(rng.normal(size=(7, 6)), jnp.float32)
     arguments = (network, params, images, np.arange(7) % 3, method, 3)
     norms, logits = gradient_norms(*arguments, by_leaf=by_leaf, with_logits=True)
-    # Other products, rounded elsewhere: logits near 0 are right to the size of what they are sums of.
+    # Rounded elsewhere: a logit near 0 is right to the size of what it is a sum of.
     np.testing.assert_allclose(logits, network(params, images), rtol=1e-6, atol=1e-6)
     alone = gradient_norms(*arguments, by_leaf=by_leaf)
     jax.tree.map(np.testing.assert_array_equal, norms, alone)

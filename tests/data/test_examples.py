@@ -31,8 +31,9 @@ def dataset_of(images=IMAGES):
     return Dataset("tiny", CLASSES, names, train, validation)
 
 
-def section(kind, fraction=0.4, seed=3, transition=()):
-    return types.SimpleNamespace(kind=kind, fraction=fraction, seed=seed, transition=transition)
+def section(kind, fraction=0.4, seed=3, transition=(), noise_moments="all"):
+    fields = {"kind": kind, "fraction": fraction, "seed": seed, "transition": transition}
+    return types.SimpleNamespace(**fields, noise_moments=noise_moments)
 
 
 def corrupt(kind, fraction=0.4, **fields):
@@ -69,6 +70,22 @@ def test_held_out_noise_is_of_the_kind_trained_on_and_of_other_images(kind):
     [first, *_] = corrupt_examples(section(kind, 1.0), same).images
     is_one_permutation = (held_out == first).all()
     assert is_one_permutation == (kind == "shuffled_pixels")
+
+
+@pytest.mark.parametrize(("of", "axes"), [("channel", (0, 1, 2)), ("pixel", 0)])
+def test_noise_has_the_moments_of_each_channel_or_pixel(of, axes):
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.01, 0.2, (4, 4, 2))
+    images = (0.5 + scale * rng.normal(size=(2000, 4, 4, 2))).astype(np.float32)
+    images[..., 1] /= 2
+    whole = make_split(images, np.arange(2000) % CLASSES)
+    data = Dataset("tiny", CLASSES, ("a", "b", "c", "d"), whole, whole.take(np.arange(1000)))
+    for noise in (
+        corrupt_examples(section("random_inputs", 1.0, noise_moments=of), data).images,
+        held_out_noise(section("random_inputs", noise_moments=of), data),
+    ):
+        np.testing.assert_allclose(noise.mean(axes), images.mean(axes), atol=0.02)
+        np.testing.assert_allclose(noise.std(axes), images.std(axes), rtol=0.1)
 
 
 def test_there_is_no_noise_to_hold_out_where_only_labels_are_noise():

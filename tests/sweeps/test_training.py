@@ -119,6 +119,21 @@ def test_a_group_trains_as_each_point_alone(tmp_path, alone, per_chunk, devices)
             assert one["corrupted_accuracy"] == other["corrupted_accuracy"]
 
 
+@pytest.mark.parametrize("other_examples", [0, 11])
+def test_noise_with_moments_of_each_pixel_is_that_of_each_point_alone(tmp_path, other_examples):
+    noise = {"corruption.kind": "random_inputs", "corruption.noise_moments": "pixel"}
+    changed = {"corruption.seed": 4, "corruption.fraction": 0.5, "dataset.seed": other_examples}
+    plan = plan_of(noise, noise | changed)
+    assert len(plan.groups) == 1
+    run_sweep(plan, tmp_path, show_progress=False)
+    for point, config in zip(plan.points, plan.configs, strict=True):
+        together, alone = tmp_path / "points" / point.name, tmp_path / "alone" / point.name
+        run(prepare(config), alone)
+        rows = [read_metrics(folder / "metrics.jsonl") for folder in (together, alone)]
+        for one, other in zip(*rows, strict=True):
+            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+
+
 def test_removed_and_unique_labels_and_subsets_and_ensembles_train_as_alone(tmp_path):
     common = {"dataset.num_validation": 0, "ensemble.subset_fraction": 0.8, "ensemble.size": 2}
     removed = {"corruption.kind": "removed+unique_labels", "corruption.fraction": 0.3}
