@@ -106,6 +106,20 @@ def comparable(flat: Mapping[str, Any]) -> dict[str, Any]:
     return science
 
 
+def saved_science(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the science section of a config.json, to be compared with that of a config.
+
+    Fields that the run's memjax did not have yet are at the defaults that keep its results.
+
+    Args:
+      there: the section, of an older memjax too.
+      here: what it is compared with.
+    """
+    usual = Config().science()
+    new = {k: usual[k] for k in here if k in usual and not k.startswith("model.")}
+    return new | comparable(there)
+
+
 def _changes_no_result(name: str) -> bool:
     where_data_lie = ("dataset.path", "dataset.data_dir", "dataset.cache_dir")
     return name.startswith("run.") or name in where_data_lie

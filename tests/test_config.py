@@ -6,7 +6,15 @@ import math
 import pytest
 
 from memjax import presets
-from memjax.config import Config, default_config, flat_values, flatten, resolve, unflatten
+from memjax.config import (
+    Config,
+    default_config,
+    flat_values,
+    flatten,
+    resolve,
+    saved_science,
+    unflatten,
+)
 from memjax.config_effects import EFFECTS, without_effect
 from memjax.errors import InputError
 
@@ -375,3 +383,14 @@ def test_random_labels_are_to_be_learned_without_explicit_regularization():
 def test_an_unknown_variant_is_refused():
     with pytest.raises(InputError, match="quick"):
         presets.mnist_mlp("fast")
+
+
+def test_a_saved_science_section_without_a_newer_field_has_its_default():
+    here = Config().science() | {"data.fingerprint": "abc"}
+    older = {k: v for k, v in here.items() if k != "augmentation.flip"}
+    assert saved_science(older, here) == here
+    changed = here | {"augmentation.flip": True}
+    assert saved_science(older, changed)["augmentation.flip"] is False
+    assert saved_science({"seed": 3}, {"seed": 0}) == {"seed": 3}
+    without_model_field = {k: v for k, v in here.items() if k != "model.name"}
+    assert "model.name" not in saved_science(without_model_field, here)

@@ -185,6 +185,10 @@ def test_a_finished_run_goes_on_with_more_epochs_and_ends_as_one_that_had_them(
     workdir = tmp_path / "run"
     assert main(workdir, "--config.train.num_epochs=8").returncode == 0
     assert rows(workdir)[-1]["epoch"] == 8
+    path = workdir / "config.json"  # as a memjax wrote it that had fewer fields
+    document = json.loads(path.read_text())
+    del document["science"]["augmentation.flip"]
+    path.write_text(json.dumps(document))
     assert main(workdir).returncode == 0
     assert_same_run(undisturbed[0], workdir)
     fewer = main(workdir, "--config.train.num_epochs=8")

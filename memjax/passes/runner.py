@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from etils import epath
 
+from memjax.config import saved_science
 from memjax.errors import InputError
 from memjax.passes.base import Context, Pass
 from memjax.passes.options import Options
@@ -46,7 +47,8 @@ def table_path(context: Context, analysis_pass: Pass) -> epath.Path:
 def check_table(path: epath.Path, wanted: dict[str, Any]) -> bool:
     """Returns whether a table is there.
 
-    An option that a table does not name, for memjax did not have it yet, is at its default.
+    Options and fields that a table does not name, for memjax did not have them yet, are at their
+    defaults.
 
     Raises:
       InputError: if it is that of another config or of other options.
@@ -56,7 +58,8 @@ def check_table(path: epath.Path, wanted: dict[str, Any]) -> bool:
     with path.open("rb") as file:
         there = read_metadata(pq.read_schema(file)).get("identity", {})
     defaults = _as_flags(dataclasses.asdict(Options()))
-    found = difference({k: v for k, v in defaults.items() if k in wanted} | there, wanted)
+    new = {k: v for k, v in defaults.items() if k in wanted}
+    found = difference(new | saved_science(there, wanted), wanted)
     if found:
         raise InputError(f"{path}: is of another analysis ({found}); --overwrite makes it anew")
     return True

@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from memjax.config import comparable
+from memjax.config import saved_science
 from memjax.errors import InputError
 
 CONTENTS = (
@@ -180,7 +180,7 @@ def check_same_run(workdir: epath.Path, config: dict[str, Any]) -> bool:
     if not has_config(workdir):
         return False
     there = read_config(workdir)["science"]
-    found = difference(comparable(there), config["science"])
+    found = difference(saved_science(there, config["science"]), config["science"])
     if found:
         raise InputError(
             f"--workdir={workdir}: holds a run of another config ({found}); "

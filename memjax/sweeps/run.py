@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from memjax.config import Config, comparable
+from memjax.config import Config, saved_science
 from memjax.errors import InputError, InUse
 from memjax.keys import DRAWS_VERSION
 from memjax.models.source import code_fingerprints
@@ -58,9 +58,10 @@ def check_workdir(workdir: epath.Path, plan: Plan) -> None:
         folder = workdir / "points" / point.name
         if is_being_cleared(folder) or not has_config(folder):
             continue
-        there = _science_of(folder)
         known = code_fingerprints(config.model.name) | {"draws.version": DRAWS_VERSION}
         here = config.science() | known | source_fingerprint(config.dataset, dataset)
+        there = saved_science(read_config(folder)["science"], here)
+        there.pop("data.fingerprint", None)  # of the examples as corrupted
         found = difference(there, here)
         if found and not goes_on(there, here, f"--workdir={workdir}: point {point.name!r}"):
             raise InputError(
@@ -149,17 +150,10 @@ def _is_open(folder: epath.Path, config: Config, retry_failed: bool) -> bool:
                 f"{folder}: its group.json is gone, and with it the way to its states; delete the "
                 "point's folder, and the sweep trains that point anew"
             )
-        there = _science_of(folder)
+        there = read_config(folder)["science"]
         more = there.get("train.num_epochs", 0) < config.train.num_epochs
         return more or whole_summary(folder) is None
     return state == "open" or retry_failed
-
-
-def _science_of(folder: epath.Path) -> dict[str, Any]:
-    """Returns what a point's config.json says, but for the examples as corrupted."""
-    there = comparable(read_config(folder)["science"])
-    there.pop("data.fingerprint", None)
-    return there
 
 
 class _GroupTraining:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from memjax.config import comparable
+from memjax.config import saved_science
 from memjax.data.examples import EXAMPLE_COLUMNS, examples_table
 from memjax.errors import InputError
 from memjax.reporting.curves import draw_curves
@@ -91,8 +91,9 @@ class PointFolder:
           InputError: if it holds another run, with the difference.
         """
         if not is_being_cleared(self.folder) and has_config(self.folder):
-            there = comparable(read_config(self.folder)["science"])
-            if goes_on(there, self.document["science"], f"--workdir={self.folder}"):
+            here = self.document["science"]
+            there = saved_science(read_config(self.folder)["science"], here)
+            if goes_on(there, here, f"--workdir={self.folder}"):
                 return True
         return check_same_run(self.folder, self.document)
 
@@ -108,7 +109,8 @@ class PointFolder:
             # Decided once: else a run that goes on would have a hole in its dynamics.
             decided = derived.get("records_dynamics", False)
             self.document["derived"]["records_dynamics"] = decided
-            if not difference(comparable(there["science"]), self.document["science"]):
+            here = self.document["science"]
+            if not difference(saved_science(there["science"], here), here):
                 summary = whole_summary(self.folder)
                 if summary is not None:
                     return summary
