@@ -37,9 +37,14 @@ def write_table(
     arrow = arrow.cast(described.remove_metadata()).replace_schema_metadata(described.metadata)
     arrow = pa.Table.from_arrays(arrow.columns, schema=described)
 
+    # A dictionary of values that are there once costs half of the file and a third of the time.
+    repeated = [name for name in arrow.column_names if name not in ("index", "example_id")]
+
     def write(name: Any) -> None:
         with epath.Path(name).open("wb") as file:
-            pq.write_table(arrow, file, compression="zstd", write_page_checksum=True)
+            pq.write_table(
+                arrow, file, compression="zstd", use_dictionary=repeated, write_page_checksum=True
+            )
 
     write_atomically(path, write)
 

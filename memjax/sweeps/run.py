@@ -228,17 +228,7 @@ class _GroupTraining:
 
     def _begin(self, groups: list[str], points: list[int]) -> list[PointFolder]:
         """Writes what each point is; one that cannot be trained at all fails."""
-        plan = self._plan
-        setups: dict[int, Setup] = {}
-        for point in points:
-            try:
-                # The images of the first serve all.
-                setups[point] = prepare(
-                    plan.configs[point], plan.datasets[point], jax.local_devices(), not setups
-                )
-            except InputError as error:
-                folder = _folder(self._workdir, plan, point)
-                _fail(folder, plan.points[point].name, str(error), self._progress)
+        plan, setups = self._plan, self._prepare(points)
         if not setups:
             return []
         records = dynamics.records(plan.configs[points[0]], plan.dynamics_bytes)
@@ -260,6 +250,29 @@ class _GroupTraining:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda run: run.begin(groups), runs))
         return runs
+
+    def _prepare(self, points: list[int]) -> dict[int, Setup]:
+        """Returns the setups of points that can be trained; the images of the first serve all."""
+        plan, found = self._plan, dict[int, Setup | InputError]()
+
+        def prepared(point: int, with_images: bool = False) -> Setup | InputError:
+            config, dataset = plan.configs[point], plan.datasets[point]
+            try:
+                return prepare(config, dataset, jax.local_devices(), with_images)
+            except InputError as error:
+                return error
+
+        left = list(points)
+        while left and not any(isinstance(each, Setup) for each in found.values()):
+            point = left.pop(0)
+            found[point] = prepared(point, True)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            found |= zip(left, pool.map(prepared, left), strict=True)
+        for point, each in found.items():
+            if isinstance(each, InputError):
+                folder = _folder(self._workdir, plan, point)
+                _fail(folder, plan.points[point].name, str(each), self._progress)
+        return {point: each for point, each in found.items() if isinstance(each, Setup)}
 
 
 def _devices_work() -> bool:
