@@ -239,19 +239,22 @@ class Run:
             raise InputError(f"table {name!r}: not in {path.parent}; has: {self.tables}")
         return read_table(path)
 
-    def attribution(self, query: Any, member: int = 0, measure: str = "loss") -> pd.DataFrame:
+    def attribution(
+        self, query: Any, member: int | None = 0, measure: str = "loss"
+    ) -> pd.DataFrame:
         """Returns what every training example did to one or several validation examples.
 
         Prints whether it can be trusted, from a few trainings without random examples.
 
         Args:
           query: a position in the validation source's split, or several.
-          member: 0 to num_members - 1.
+          member: 0 to num_members - 1; None for the mean over all, which tells more of the data
+            and less of one training.
           measure: 'loss' or 'margin'.
 
         Returns:
           A row for each query and training example, as of the pass `attribution`; rank 0 helped
-          most.
+          most. Of the mean: over the `num_members` that were trained on the example.
 
         Raises:
           InputError: as the pass.

@@ -1,4 +1,4 @@
-"""TracIn and TRAK: attribution estimated from a few checkpoints, and averages over trajectories."""
+"""TracIn and TRAK: attribution estimated from a few checkpoints."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

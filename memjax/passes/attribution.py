@@ -200,13 +200,30 @@ def _trust(context: Context, updates: dict, asked: tuple, found: np.ndarray, mes
 
 
 def attribute(
-    run: Run, query: Any, member: int = 0, measure: str = "loss", step: int | None = None
+    run: Run,
+    query: Any,
+    member: int | None = 0,
+    measure: str = "loss",
+    step: int | None = None,
 ) -> pd.DataFrame:
     """Returns the attribution of one or several validation examples; see `Run.attribution`."""
     positions = ",".join(str(int(each)) for each in np.atleast_1d(query))
     context = _context_of(run, step, queries=positions, measure=measure)
     _check(context)
-    return attribution_table(context, member, chosen_queries(context, member))
+    members = range(run.num_members) if member is None else (member,)
+    tables = [attribution_table(context, each, chosen_queries(context, each)) for each in members]
+    return tables[0] if member is not None else _mean_table(pd.concat(tables), measure)
+
+
+def _mean_table(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Returns the mean over members, of every example over those that were trained on it."""
+    keys = ["query", "query_label", "train_index", "label", "true_label"]
+    found = table.groupby(keys, sort=False)
+    mean = found.agg(attribution=("attribution", "mean"), num_members=("member", "size"))
+    mean = mean.reset_index()
+    by_query = mean.groupby("query")["attribution"]
+    rank = by_query.rank(method="first", ascending=measure == "loss")
+    return mean.assign(rank=rank.astype(np.int64) - 1)
 
 
 def predict_removal(

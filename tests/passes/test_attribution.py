@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from memjax.analysis.attribution import example_attribution
@@ -104,6 +105,19 @@ def test_a_notebook_asks_a_run(table):
     direct = context.run.attribution(query)
     expected = found[(found["member"] == 0) & (found["query"] == query)]
     np.testing.assert_allclose(direct["attribution"], expected["attribution"], rtol=1e-5)
+
+
+def test_the_mean_over_members_is_over_those_trained_on_the_example(table):
+    context, found = table
+    query = int(found["query"].iloc[0])
+    mean = context.run.attribution(query, member=None).set_index("train_index")
+    each = [context.run.attribution(query, member=i) for i in range(context.run.num_members)]
+    together = pd.concat(each).groupby("train_index")["attribution"]
+    expected = together.mean().reindex(mean.index)
+    np.testing.assert_allclose(mean["attribution"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(mean["num_members"], together.size().reindex(mean.index))
+    assert mean.sort_values("rank")["attribution"].is_monotonic_increasing
+    assert sorted(mean["rank"]) == list(range(len(mean)))
 
 
 def test_removal_is_predicted_and_confirmed(table):
