@@ -143,8 +143,9 @@ def draw_confusion(transition: np.ndarray, class_names: Sequence[str]) -> Figure
     figure.colorbar(picture, ax=ax, label="share of the class given this label")
     names = [str(name)[:12] for name in class_names] if len(class_names) <= 20 else None
     if names:
-        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-        ax.set_yticks(range(len(names)), names, fontsize=8)
+        look = {"fontsize": 8, "parse_math": False}  # a $ in a name is a $
+        ax.set_xticks(range(len(names)), names, rotation=90, **look)
+        ax.set_yticks(range(len(names)), names, **look)
     ax.set(xlabel="label as given", ylabel="class as suggested")
     ax.grid(False)
     return figure

@@ -6,7 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memjax.data.dataset import Dataset, Split, printable
-from memjax.data.label_names import check_length, label_numbers, label_text, natural_order
+from memjax.data.label_names import (
+    check_length,
+    is_text,
+    label_numbers,
+    label_text,
+    names_of_text,
+)
 from memjax.errors import InputError
 
 # Floats this much outside [0, 1] are rounding, of a resize say: clipped, and said.
@@ -86,8 +92,13 @@ def make_dataset(
     given = [split for split in (train, validation) if split is not None]
     if class_names is not None:
         class_names = _checked_names(class_names, where)
-    elif _is_text(train.labels):
-        class_names = natural_order(label_text(train.labels, where, train.called("labels")))
+    elif is_text(train.labels):
+        others = {
+            split.called(field): getattr(split, field)
+            for split in given
+            for field in ("labels", "true_labels")
+        }
+        class_names = names_of_text(train.labels, others, where, train.called("labels"))
     images, said = zip(*(_checked_images(split, reading) for split in given), strict=True)
     for split, checked in zip(given, images, strict=True):
         _check_lengths(split, len(checked), where)
@@ -147,13 +158,9 @@ def _check_lengths(given: Arrays, num_images: int, where: str) -> None:
             check_length(values, num_images, given.called("images"), given.called(field), where)
 
 
-def _is_text(labels: Any) -> bool:
-    return bool(np.asarray(labels).dtype.kind in "USOT")
-
-
 def _checked_names(names: Sequence[str], where: str) -> list[str]:
     found = np.asarray(names)
-    if found.ndim != 1 or not _is_text(found):
+    if found.ndim != 1 or not is_text(found):
         raise InputError(f"{where}: class_names must be a list of names, one for each class")
     text = list(label_text(found, where, "class_names"))
     if len(set(text)) < len(text):

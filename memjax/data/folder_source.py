@@ -41,10 +41,10 @@ def load_folder(config: configuration.Dataset) -> Dataset:
     """Reads `PATH/CLASS/*.png`, or `PATH/train/CLASS/*.png` beside `PATH/validation/CLASS/*.png`.
 
     Pictures are PNG, JPEG, WebP, BMP or PPM, at any depth below their class. The validation split
-    is the folder `validation`, `val`, `valid`, `dev` or `test`, the first that is there. Hidden
-    files are ignored; broken files, and links that leave the folder, are left out and listed. A
-    file `true_labels.csv` at the top, with the columns `path` and `true_label`, names the pictures
-    that show another class than their folder says.
+    is the folder `validation`, `val`, `valid`, `dev`, `test`, `testing`, `eval` or `evaluation`,
+    the first that is there. Hidden files are ignored; broken files, and links that leave the
+    folder, are left out and listed. A file `true_labels.csv` at the top, with the columns `path`
+    and `true_label`, names the pictures that show another class than their folder says.
 
     Args:
       config: the dataset section: path, image_size and cache_dir are used.
@@ -66,6 +66,8 @@ def load_folder(config: configuration.Dataset) -> Dataset:
         validation_name, ignored = None, []
     else:
         others = [name for name in folders if name not in (train_name, validation_name)]
+        if validation_name is None:
+            _check_is_split(root, train_name, others, where)
         ignored = [f"{name}/" for name in others]
     train = _list(root, train_name or "", where)
     held = _list(root, validation_name, where) if validation_name else None
@@ -107,6 +109,21 @@ def _check_no_splits(root: pathlib.Path, folders: list[str], where: str) -> None
         raise InputError(
             f"{where}: has no folders in it; must have a folder for each class, or train/CLASS "
             "beside validation/CLASS"
+        )
+
+
+def _check_is_split(root: pathlib.Path, train: str, others: list[str], where: str) -> None:
+    """Raises InputError if the folder `train` may as well be one of the classes."""
+    classes = []
+    for name in others:
+        files = (file for _, _, found in os.walk(root / name) for file in found)
+        if any(file.lower().endswith(SUFFIXES) for file in files):
+            classes.append(name)
+    if classes:
+        raise InputError(
+            f"{where}: has a folder {train} beside {in_words(classes)} with pictures: if {train} "
+            "is a split, move the others elsewhere; if it is a class, move every class into one "
+            f"new folder train (train/{train}, train/{classes[0]})"
         )
 
 
@@ -176,6 +193,9 @@ def _true_labels(root: pathlib.Path, where: str) -> dict[str, str]:
         raise InputError(
             f"{where}: {TRUE_LABELS}: must have columns path, true_label; has {columns}"
         )
+    twice = table["path"][table["path"].duplicated()]
+    if len(twice):
+        raise InputError(f"{where}: {TRUE_LABELS}: {twice.iloc[0]!r} stands there twice")
     return dict(zip(table["path"], table["true_label"], strict=True))
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 import memjax.config as configuration
 from memjax.data.checks import Arrays, Reading, make_dataset
 from memjax.data.dataset import Dataset, in_words
+from memjax.data.frame_values import features_of, ids_of, labels_of, lists_of, pictures_of
+from memjax.data.label_names import natural_order
 from memjax.data.picture_sets import PictureSplit, picture_dataset
-from memjax.data.pictures import Picture
 from memjax.errors import InputError
 
 # What a column may be called to be found without being named in the config, in lower case.
@@ -146,7 +147,8 @@ def frames_dataset(
       columns: from `find_columns`.
       where: begins every error.
       root: the folder that paths are relative to, and may not leave; None: paths are as they are.
-      class_names: of integer labels; None: as in `make_dataset`.
+      class_names: of integer labels; None: as in `make_dataset`, but integers that are not 0 to
+        k - 1 are names.
       notes: of the source.
       facts: what bytes in the tables depend on; None: nothing is cached.
 
@@ -154,16 +156,24 @@ def frames_dataset(
       InputError: one line that says what is wrong, and where.
     """
     frames = [train] if validation is None else [train, validation]
+    for frame in frames[1:]:
+        _check_has(frame, columns, where)
     notes = [*notes, columns.described()]
-    first = train[columns.image].iloc[0] if columns.image and len(train) else None
-    if isinstance(first, str | bytes | bytearray | dict):
+    labels: list[Any] = [labels_of(frame, columns.label, where) for frame in frames]
+    true_labels: list[Any] = [
+        labels_of(frame, columns.true_label, where) if columns.true_label else None
+        for frame in frames
+    ]
+    if class_names is None and _are_names(labels[0]):
+        names = in_words(natural_order(map(str, labels[0].tolist())))
+        notes.append(f"labels that are not 0 to k - 1 are read as the names of classes: {names}")
+        labels, true_labels = ([_as_names(one) for one in each] for each in (labels, true_labels))
+    if columns.image and _holds_pictures(train[columns.image]):
         splits = [
             PictureSplit(
-                _pictures(frame, columns, root, where),
-                _labels(frame, columns.label, where),
-                _labels(frame, columns.true_label, where) if columns.true_label else None,
+                pictures_of(frame, columns.image, columns.example_id, root, where), given, true
             )
-            for frame in frames
+            for frame, given, true in zip(frames, labels, true_labels, strict=True)
         ]
         held_split = splits[1] if len(splits) > 1 else None
         return picture_dataset(
@@ -171,94 +181,46 @@ def frames_dataset(
         )
     arrays = [
         Arrays(
-            _numbers(frame, columns, where),
-            _labels(frame, columns.label, where),
-            _labels(frame, columns.true_label, where) if columns.true_label else None,
-            _ids(frame, columns) if columns.example_id else None,
+            lists_of(frame, columns.image, where)
+            if columns.image
+            else features_of(frame, columns.features, where),
+            given,
+            true,
+            ids_of(frame, columns.example_id, where) if columns.example_id else None,
             prefix="validation " if place else "",
             names={"images": "features"},
         )
-        for place, frame in enumerate(frames)
+        for place, (frame, given, true) in enumerate(zip(frames, labels, true_labels, strict=True))
     ]
     reading = Reading(where, config.scale, config.layout, config.standardize)
     held = arrays[1] if len(arrays) > 1 else None
     return make_dataset(name, arrays[0], held, reading, class_names, None, notes)
 
 
-def _labels(frame: pd.DataFrame, column: str, where: str) -> np.ndarray:
-    values = frame[column]
-    if values.isna().any():
-        row = values.index[int(values.isna().to_numpy().argmax())]
-        count = int(values.isna().sum())
-        raise InputError(f"{where}: column {column!r}: {count} labels are missing (row {row})")
-    if pd.api.types.is_bool_dtype(values):
-        values = values.astype(str)
-    if pd.api.types.is_float_dtype(values) and (values == values.round()).all():
-        values = values.astype(np.int64)
-    if pd.api.types.is_numeric_dtype(values):
-        return values.to_numpy()
-    return values.to_numpy(object)
+def _holds_pictures(values: pd.Series) -> bool:
+    """Returns whether a column is of paths or encoded images: its first value that is there."""
+    found = values.dropna()
+    return len(found) > 0 and isinstance(found.iloc[0], str | bytes | bytearray | dict)
 
 
-def _ids(frame: pd.DataFrame, columns: Columns) -> list[str]:
-    return [str(value) for value in frame[columns.example_id]]
-
-
-def _pictures(
-    frame: pd.DataFrame, columns: Columns, root: pathlib.Path | None, where: str
-) -> list[Picture]:
-    sources = [
-        _source(value, root, f"{where}: column {columns.image!r}, row {row}")
-        for row, value in frame[columns.image].items()
-    ]
-    if columns.example_id:
-        ids = _ids(frame, columns)
-    elif all(isinstance(value, str) for value in frame[columns.image]):
-        ids = [str(value) for value in frame[columns.image]]
-    else:
-        ids = [str(n) for n in range(len(frame))]
-    return [Picture(*pair) for pair in zip(ids, sources, strict=True)]
-
-
-def _source(value: Any, root: pathlib.Path | None, what: str) -> pathlib.Path | bytes | str:
-    if isinstance(value, dict):  # of the datasets package: {"bytes": ..., "path": ...}
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes | bytearray):
-        return bytes(value)
-    if not isinstance(value, str) or not value:
-        return "missing"
-    if "\0" in value:
-        return "no name of a file"
-    path = pathlib.Path(value)
-    if root is None:
-        return path
-    path = root / path
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise InputError(
-            f"{what}: {value!r} leaves the table's folder; paths must be relative to it, and in it"
-        )
-    return path
-
-
-def _numbers(frame: pd.DataFrame, columns: Columns, where: str) -> np.ndarray:
-    """Returns [n features] of columns of numbers, or of one column of lists."""
-    if columns.image:
-        try:
-            return np.stack([np.asarray(list(row), np.float32) for row in frame[columns.image]])
-        except (TypeError, ValueError) as error:
+def _check_has(frame: pd.DataFrame, columns: Columns, where: str) -> None:
+    chosen = (columns.image, columns.label, columns.true_label, columns.example_id)
+    for column in (*chosen, *columns.features):
+        if column and column not in frame:
             raise InputError(
-                f"{where}: column {columns.image!r}: must hold paths, encoded images, or lists of "
-                "numbers of one length"
-            ) from error
-    for column in columns.features:
-        values = frame[column]
-        if not pd.api.types.is_numeric_dtype(values):
-            raise InputError(f"{where}: column {column!r}: holds text in one split only")
-        if values.isna().any():
-            row = values.index[int(values.isna().to_numpy().argmax())]
-            count = int(values.isna().sum())
-            raise InputError(
-                f"{where}: column {column!r}: {count} values are missing (row {row}); fill them "
-                "in, or leave the column or the rows out"
+                f"{where}: the validation split has no column {column!r}, which is read in "
+                f"training; it has {in_words([str(name) for name in frame], 8)}"
             )
-    return frame[list(columns.features)].to_numpy(np.float64)
+
+
+def _are_names(labels: np.ndarray) -> bool:
+    """Returns whether labels are integers, but not 0 to k - 1: 1 to k, say."""
+    if labels.dtype.kind not in "iu":
+        return False
+    present = np.unique(labels)
+    return not np.array_equal(present, np.arange(len(present)))
+
+
+def _as_names(labels: Any) -> Any:
+    is_number = labels is not None and labels.dtype.kind in "iu"
+    return labels.astype(str).astype(object) if is_number else labels

@@ -3,9 +3,11 @@
 import pathlib
 from typing import Any
 
+import pandas as pd
+
 import memjax.config as configuration
 from memjax.data.dataset import Dataset, in_words
-from memjax.data.frames import find_columns, frames_dataset
+from memjax.data.frames import Columns, find_columns, frames_dataset
 from memjax.data.picture_sets import choose_train, choose_validation
 from memjax.errors import InputError
 
@@ -19,8 +21,8 @@ def load_huggingface(config: configuration.Dataset) -> Dataset:
         as in a table; the names of a ClassLabel are kept.
 
     Returns:
-      A Dataset. The validation split is `validation`, `val`, `valid`, `dev` or `test`, the first
-      that is there; empty for a single split.
+      A Dataset. The validation split is `validation`, `val`, `valid`, `dev`, `test`, `testing`,
+      `eval` or `evaluation`, the first that is there; empty for a single split.
 
     Raises:
       InputError: if the package or the data set is missing, or it is no classification.
@@ -50,6 +52,11 @@ def load_huggingface(config: configuration.Dataset) -> Dataset:
     label = train.features[columns.label]
     class_names = label.names if isinstance(label, datasets.ClassLabel) else None
     held = validation.to_pandas() if validation is not None else None
+    if class_names is not None or not pd.api.types.is_numeric_dtype(frame[columns.label]):
+        # Each column numbers its classes in its own order.
+        frame = _with_names(datasets, frame, train.features, columns)
+        if validation is not None:
+            held = _with_names(datasets, held, validation.features, columns)
     return frames_dataset(
         config,
         pathlib.Path(config.path).name if config.path else config.name,
@@ -61,6 +68,16 @@ def load_huggingface(config: configuration.Dataset) -> Dataset:
         notes=notes,
         facts=_facts(splits.values()),
     )
+
+
+def _with_names(datasets: Any, frame: Any, features: Any, columns: Columns) -> Any:
+    """Returns the table with the classes' names in place of their numbers."""
+    named = {
+        column: frame[column].map(dict(enumerate(features[column].names)))
+        for column in (columns.label, columns.true_label)
+        if isinstance(features.get(column), datasets.ClassLabel)
+    }
+    return frame.assign(**named)
 
 
 def _load(datasets: Any, config: configuration.Dataset, where: str) -> Any:

@@ -1,6 +1,7 @@
 """Labels as numbers, whatever a source has: integers of any width, or the classes' names."""
 
-from collections.abc import Iterable, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,48 @@ def natural_order(names: Iterable[str]) -> list[str]:
     return found
 
 
+def plain_labels(labels: Any) -> np.ndarray:
+    """Returns labels as an array, of integers if they are Python's integers in an array of objects.
+
+    Example:
+      >>> plain_labels(np.array([0, 1], object)).dtype.kind, plain_labels(["a"]).dtype.kind
+      ('i', 'U')
+    """
+    values = np.asarray(labels)
+    if values.dtype == object and values.size:
+        found = values.reshape(-1).tolist()
+        if all(isinstance(one, numbers.Integral) and not isinstance(one, bool) for one in found):
+            return np.asarray(values.tolist())
+    return values
+
+
+def is_text(labels: Any) -> bool:
+    """Returns whether labels are names; what is neither text nor a number counts as such."""
+    return bool(plain_labels(labels).dtype.kind in "USOT")
+
+
+def names_of_text(labels: Any, others: Mapping[str, Any], where: str, what: str) -> list[str]:
+    """Returns the classes that stand in training labels that are text, in their order.
+
+    Args:
+      labels: the training labels.
+      others: the other labels of the data set, by what the source calls them; some may be None.
+      where: begins the error.
+      what: what the source calls the training labels.
+
+    Raises:
+      InputError: if others are integers: the place of a name in its order was never stated.
+    """
+    names = natural_order(label_text(labels, where, what))
+    for name, values in others.items():
+        if values is not None and plain_labels(values).dtype.kind in "iu":
+            raise InputError(
+                f"{where}: {name} are integers, but the training labels are text; must be text as "
+                "well"
+            )
+    return names
+
+
 def label_text(labels: Any, where: str, what: str) -> list[str]:
     """Returns labels that are text as a list of str.
 
@@ -55,7 +98,13 @@ def label_text(labels: Any, where: str, what: str) -> list[str]:
     for position, value in enumerate(values.reshape(-1).tolist()):
         if isinstance(value, bytes):
             value = value.decode("utf-8", "backslashreplace")
-        if value is None or value == "" or value != value:
+        if isinstance(value, list | tuple | np.ndarray):
+            raise InputError(
+                f"{where}: {what}: number {position} holds {len(value)} values; must be one "
+                "integer or text each; of one-hot rows take the argmax"
+            )
+        is_nan = isinstance(value, float) and value != value
+        if value is None or is_nan or (isinstance(value, str) and not value):
             raise InputError(f"{where}: {what}: number {position} is missing")
         if not isinstance(value, str):
             raise InputError(
@@ -86,7 +135,7 @@ def label_numbers(
       >>> label_numbers(np.array([["dog"], ["cat"]]), ["cat", "dog"], "x", "labels").tolist()
       [1, 0]
     """
-    values = np.asarray(labels)
+    values = plain_labels(labels)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "iuUSOT":

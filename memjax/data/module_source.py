@@ -9,6 +9,7 @@ from typing import Any
 
 from memjax.data.checks import Reading
 from memjax.data.dataset import Dataset
+from memjax.data.neighbours import EXITS, imports_from_folder
 from memjax.data.npz_source import arrays_dataset
 from memjax.errors import InputError
 
@@ -33,6 +34,8 @@ def load_module(source: str, reading: Reading | None = None) -> Dataset:
     function = _function(source, where)
     try:
         returned: Any = function()
+    except SystemExit as error:
+        raise InputError(f"{where}: {EXITS}") from error
     except Exception as error:  # the user's function may fail in any way
         if isinstance(error, InputError):
             raise
@@ -55,6 +58,8 @@ def _function(source: str, where: str) -> Any:
     path, _, name = source.rpartition(":")
     try:
         module = _import_file(path) if path.endswith(".py") else importlib.import_module(path)
+    except SystemExit as error:
+        raise InputError(f"{where}: {EXITS}") from error
     except Exception as error:  # the user's module may fail in any way
         reason = " ".join(str(error).split())
         raise InputError(f"{where}: {type(error).__name__}: {reason}") from error
@@ -74,5 +79,6 @@ def _import_file(path: str) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
+    with imports_from_folder(file):
+        spec.loader.exec_module(module)
     return module

@@ -27,8 +27,13 @@ LAYOUTS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "memjax": _prefixed("", "validation_"),
     "MedMNIST": _prefixed("train_", "val_", "test_"),
     "Keras": {
-        f"_{split}": {"images": f"x_{split}", "labels": f"y_{split}"}
-        for split in ("train", "val", "test")
+        f"_{split}": {
+            "images": f"x_{split}",
+            "labels": f"y_{split}",
+            "true_labels": f"{prefix}true_labels",
+            "example_ids": f"{prefix}example_ids",
+        }
+        for split, prefix in (("train", ""), ("val", "validation_"), ("test", "validation_"))
     },
     "features": {
         prefix: {"images": f"{prefix}features"}
@@ -44,8 +49,8 @@ def load_npz(path: str, reading: Reading | None = None) -> Dataset:
     They are `images` (or `features`) and `labels`, optionally `true_labels` and `example_ids`, the
     same with `validation_` before them, `num_classes` and `class_names`; or `train_images`,
     `val_images`, `test_images` and so on (MedMNIST), or `x_train`, `y_train`, `x_test`, `y_test`
-    (Keras). What each must be is said in `memjax.data.checks`. Where there is a validation and a
-    test split, the test split is not read.
+    (Keras, with `true_labels` and so on as above). What each must be is said in
+    `memjax.data.checks`. Where there is a validation and a test split, the test split is not read.
 
     Args:
       path: the file. Nothing in it is unpickled.
@@ -78,12 +83,17 @@ def arrays_dataset(name: str, arrays: Mapping[str, Any], reading: Reading) -> Da
     _check_names(arrays, layout, reading.where)
     arrays = {name: as_array(value, f"{reading.where}: {name}") for name, value in arrays.items()}
     splits = list(layout)
+    # Keras' splits share the names of true labels and ids: images and labels tell them apart.
     found = [
-        split for split in splits[1:] if any(name in arrays for name in layout[split].values())
-    ]
+        split
+        for fields in (("images", "labels"), _FIELDS)
+        for split in splits[1:]
+        if any(layout[split][field] in arrays for field in fields)
+    ][:1]
     train = _arrays(arrays, layout, splits[0], reading.where)
     validation = _arrays(arrays, layout, found[0], reading.where) if found else None
-    ignored = [name for split in found[1:] for name in layout[split].values() if name in arrays]
+    used = {name for split in (splits[0], *found) for name in layout[split].values()} | {*_WHOLE}
+    ignored = [name for name in arrays if name not in used]
     read = [
         f"{name} {value.dtype} {list(value.shape)}"
         for name, value in arrays.items()

@@ -9,11 +9,13 @@ import numpy as np
 import memjax.config as configuration
 from memjax.data.checks import Arrays, Reading, make_dataset
 from memjax.data.dataset import Dataset
-from memjax.data.label_names import label_text, natural_order
+from memjax.data.label_names import is_text, names_of_text
 from memjax.data.pictures import Picture, decode_cached
+from memjax.errors import InputError
 
 TRAIN_NAMES = ("train", "training")
-VALIDATION_NAMES = ("validation", "val", "valid", "dev", "test")  # the first that is there
+# The first that is there.
+VALIDATION_NAMES = ("validation", "val", "valid", "dev", "test", "testing", "eval", "evaluation")
 
 
 class PictureSplit(NamedTuple):
@@ -55,13 +57,26 @@ def picture_dataset(
 
     Returns:
       A Dataset; `index` counts the broken pictures too.
+
+    Raises:
+      InputError: if the config says how to read numbers, or if the pictures are no data set.
     """
+    if config.scale or config.layout == "CHW":
+        field = "scale" if config.scale else "layout"
+        raise InputError(
+            f"config.dataset.{field}={getattr(config, field)!r}: is for arrays of numbers, but "
+            "these are pictures, whose files say what white is and where the channels are; leave "
+            "it out"
+        )
     splits = [train] if validation is None else [train, validation]
     pictures = [picture for split in splits for picture in split.pictures]
     decoded = decode_cached(pictures, config.image_size, where, config.cache_dir, facts)
-    labels = np.asarray(train.labels)
-    if class_names is None and labels.dtype.kind in "USOT":
-        class_names = natural_order(label_text(labels, where, "labels"))
+    if class_names is None and is_text(train.labels):
+        others = {"true_labels": train.true_labels}
+        if validation is not None:
+            others["validation labels"] = validation.labels
+            others["validation true_labels"] = validation.true_labels
+        class_names = names_of_text(train.labels, others, where, "labels")
     start = 0
     arrays: list[Arrays] = []
     for split in splits:

@@ -73,12 +73,12 @@ def decode_cached(
       image_size: as in `decode`.
       where: begins an error.
       cache_dir: where decoded arrays are kept; empty: $MEMJAX_CACHE or ~/.cache/memjax.
-      facts: what the bytes among the pictures depend on; files tell their size and time of change
-        themselves. None: the cache is not used.
+      facts: what else the pictures depend on; files tell their size and time of change themselves,
+        and bytes are hashed. None: the cache is not used.
     """
     if facts is None:
         return decode(pictures, image_size, where)
-    digest = hashlib.sha256(f"2 {image_size}".encode())  # 2: of this module's way to decode
+    digest = hashlib.sha256(f"3 {image_size}".encode())  # 3: of this module's way to decode
     for fact in facts:
         digest.update(f"\n{printable(fact)}".encode())
     for picture in pictures:
@@ -108,8 +108,10 @@ def decode_cached(
 
 
 def _state(source: pathlib.Path | bytes | str) -> str:
-    if not isinstance(source, pathlib.Path):
-        return source if isinstance(source, str) else f"{len(source)} bytes"
+    if isinstance(source, str):
+        return source
+    if isinstance(source, bytes):  # of equal length are all bitmaps of a size
+        return hashlib.blake2b(source, digest_size=16).hexdigest()
     try:
         status = source.stat()
     except OSError as error:

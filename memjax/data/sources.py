@@ -79,6 +79,11 @@ def load_dataset(config: configuration.Dataset) -> Dataset:
     train, validation = dataset.train, dataset.validation
     if len(train) == 0:
         raise InputError(f"config.dataset.classes={config.classes}: have no training example")
+    if config.classes and len(found := np.unique(train.labels)) < 2:
+        raise InputError(
+            f"config.dataset.classes={config.classes}: by labels and true labels, only the class "
+            f"{dataset.class_names[found[0]]!r} has training examples; at least two are needed"
+        )
     if not has_validation:
         train, validation = hold_out(train, config.num_validation, config.seed)
     elif config.num_validation >= 0:
@@ -118,7 +123,17 @@ def _with_features(dataset: Dataset, config: configuration.Dataset) -> Dataset:
         )
     if config.standardize != "feature":
         return dataset
-    mean, std = feature_moments(train.images)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        mean, std = feature_moments(train.images)
+    largest = float(np.finfo(np.float32).max)
+    is_small = np.maximum(np.abs(mean), std) <= largest
+    if not is_small.all():
+        place = int(is_small.argmin())
+        reach = float(np.abs(train.images[:, place]).max())
+        raise InputError(
+            f"config.dataset.standardize='feature': feature {place} reaches {reach:.3g}, which is "
+            f"too large for its mean or deviation; must be at most {largest:.3g}"
+        )
     is_flat = std == 0
     train, validation = (
         dataclasses.replace(

@@ -30,8 +30,9 @@ def load_table(config: configuration.Dataset) -> Dataset:
         are used.
 
     Returns:
-      A Dataset. The validation split is the rows whose split is `validation`, `val`, `valid`, `dev`
-      or `test`, the first that is there; empty without a column of splits.
+      A Dataset. The validation split is the rows whose split is `validation`, `val`, `valid`,
+      `dev`, `test`, `testing`, `eval` or `evaluation`, the first that is there; empty without a
+      column of splits. Integer labels that are not 0 to k - 1 are names of classes.
 
     Raises:
       InputError: if the file cannot be read, or its columns cannot be a data set.
@@ -45,6 +46,8 @@ def load_table(config: configuration.Dataset) -> Dataset:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise InputError(f"{where}: has two columns {twice!r}")
     columns = find_columns(config, frame, where)
+    if path.suffix.lower() != ".parquet" and columns.features:
+        _check_ignored(frame[list(columns.ignored)], where)
     notes = []
     train, validation = frame, None
     if columns.split:
@@ -83,16 +86,43 @@ def _read(path: pathlib.Path, config: configuration.Dataset, where: str) -> pd.D
         raise InputError(f"{where}: must end in .csv, .tsv or .parquet")
     try:
         if suffix == ".parquet":
-            return pd.read_parquet(path)
-        separator = "\t" if suffix == ".tsv" else ","
-        names = pd.read_csv(path, sep=separator, nrows=0).columns
-        # Ids keep their leading zeros, and splits are never numbers.
-        known = {name for field in _TEXT_FIELDS for name in KNOWN_NAMES[field]}
-        known |= {getattr(config, field) for field in _TEXT_FIELDS}
-        text = {name: str for name in names if name in known or name.lower() in known}
-        return pd.read_csv(path, sep=separator, dtype=text, low_memory=False, **_CSV)
+            frame = pd.read_parquet(path)
+            frame.columns = frame.columns.map(str)
+            return frame
+        return _read_csv(path, "\t" if suffix == ".tsv" else ",", config)
     except OSError as error:
         raise InputError(f"{where}: {error.strerror or error}") from error
     except (ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{where}: cannot be read as {suffix[1:]} ({reason})") from error
+
+
+def _read_csv(path: pathlib.Path, separator: str, config: configuration.Dataset) -> pd.DataFrame:
+    # Pandas would call the second of two columns `label` label.1, and take it for another.
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, **_CSV)
+    names = pd.read_csv(path, sep=separator, nrows=0).columns
+    # Ids keep their leading zeros, and splits are never numbers.
+    known = {name for field in _TEXT_FIELDS for name in KNOWN_NAMES[field]}
+    known |= {getattr(config, field) for field in _TEXT_FIELDS}
+    text = {name: str for name in names if name in known or name.lower() in known}
+    frame = pd.read_csv(path, sep=separator, dtype=text, low_memory=False, **_CSV)
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise ValueError(f"the rows have more fields than the first line, of {len(names)} names")
+    pairs = zip(header.iloc[0], names, strict=True)
+    written = [own if isinstance(own, str) else made for own, made in pairs]
+    return frame.set_axis(written, axis=1)
+
+
+def _check_ignored(frame: pd.DataFrame, where: str) -> None:
+    """Raises InputError if a column is text only for a few values among numbers."""
+    for column in frame.select_dtypes(exclude="number"):
+        values = frame[column].dropna()
+        is_text = pd.to_numeric(values, errors="coerce").isna()
+        count = int(is_text.sum())
+        if 0 < count < len(values) / 2:
+            row = int(is_text.to_numpy().argmax())
+            raise InputError(
+                f"{where}: column {column!r}: {values.iloc[row]!r} is no number (row "
+                f"{values.index[row]}), but most of its values are; fill in the {count} that are "
+                "none, or leave the column or the rows out"
+            )

@@ -2,8 +2,8 @@
 
 `mlp`, `alexnet` (the paper's CNN), `resnet` (and `wide_resnet`), `vit`; convolutions that are
 quick on a CPU; regularisers of activations; adapters that make one interface, `Model`, of flax
-linen, flax nnx, equinox and (init, apply) pairs. Imports config, keys and errors; knows nothing of
-training.
+linen, flax nnx, equinox and (init, apply) pairs. Imports config, keys, errors and
+`data.neighbours`; knows nothing of training.
 """
 
 from memjax.models.masking import masked_batch_norm

@@ -59,14 +59,20 @@ def read_call(
     """
     known, takes = set(known), set()
     parameters = list(inspect.signature(function).parameters.values())
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    # What a class of a library takes beside its own arguments (Sequential) is for its layers.
+    is_of_library = str(function.__module__).partition(".")[0] in ("flax", "equinox")
+    has_rest = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    if has_rest and not is_of_library:
         return Call(frozenset(known))
     for parameter in parameters[skip:]:
         if parameter.name in known:
             takes.add(parameter.name)
         elif parameter.name in OTHER_FLAGS and not (has_mode and parameter.default is None):
             raise InputError(refused_flag(of, "argument", parameter.name))
-        elif parameter.default is parameter.empty and parameter.kind != parameter.VAR_POSITIONAL:
+        elif parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
             raise InputError(
                 f"{of} requires the argument {parameter.name!r}; memjax gives it images and, "
                 f"where it takes them, {', '.join(sorted(known))}"

@@ -11,10 +11,11 @@ from jax.extend.core import Literal, jaxprs_in_params
 
 from memjax.errors import InputError
 from memjax.models.adapters import Model, path_name
+from memjax.models.functions import STATE
 from memjax.models.own import one_line
 
 _LOGGER = logging.getLogger("memjax")
-_STATISTICS = ("batch_stats", "BatchStat", "state")
+_STATISTICS = ("batch_stats", "BatchStat")
 
 
 def check_model(
@@ -140,8 +141,13 @@ class _Check:
         inputs = traced.jaxpr.invars[: len(jax.tree.leaves(params))]
         leaves = jax.tree_util.tree_leaves_with_path(changed)
         kept = set(map(id, inputs))
-        for (path, _), variable in zip(leaves, traced.jaxpr.outvars[1:], strict=True):
-            if path[0].key in _STATISTICS and id(variable) in kept:
+        outputs = zip(leaves, traced.jaxpr.outvars[1:], strict=True)
+        frozen = [path for (path, _), variable in outputs if id(variable) in kept]
+        in_state = [path for path, _ in leaves if path[0].key == STATE]
+        for path in frozen:
+            # A state may hold constants beside what changes.
+            is_whole = path[0].key == STATE and set(in_state) <= set(frozen)
+            if path[0].key in _STATISTICS or is_whole:
                 self.refuse(
                     f"its statistics {path_name(path)} never change in training; `train` must "
                     "reach their layer"

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from memjax.models.adapters import FIXED, Model, is_trained, leaf_at, like, nested
-from memjax.models.calls import read_call
+from memjax.models.calls import Call, read_call
 from memjax.models.construction import Maker
 
 STATE = "state"
@@ -72,8 +72,7 @@ class EquinoxModel(Model):
         leaves = [leaf_at(params[collection], path) for collection, path in structure.places]
         module = eqx.combine(jax.tree.unflatten(structure.treedef, leaves), structure.static)
         module = eqx.nn.inference_mode(module, value=not train)
-        of = f"model {type(module).__name__}: __call__"
-        call = read_call(module.__call__, of, _KNOWN, has_mode=True)
+        call = _call_of(module)
         has_state = "state" in call.takes
         stored = params.get(STATE, {})
         values = [stored[str(number)] for number in range(len(stored))]
@@ -101,7 +100,7 @@ class EquinoxModel(Model):
         del params
         module = eqx.nn.inference_mode(self._structure(images).static, value=False)
         is_dropout = lambda leaf: isinstance(leaf, eqx.nn.Dropout)  # noqa: E731
-        takes = inspect.signature(module.__call__).parameters
+        takes = _call_of(module).takes
         for leaf in jax.tree.leaves(module, is_leaf=is_dropout):
             if is_dropout(leaf) and leaf.p > 0 and "key" not in takes:
                 return "Dropout"
@@ -115,6 +114,12 @@ class EquinoxModel(Model):
         module, state = eqx.filter_eval_shape(self._made, key, images)
         places, _, treedef, static = _arrays(module)
         return _Structure(static, places, treedef, state)
+
+
+def _call_of(module: Any) -> Call:
+    of = f"model {type(module).__name__}: __call__"
+    function = inspect.unwrap(type(module).__call__)  # `filter_jit` hides what it takes
+    return read_call(function, of, _KNOWN, skip=2, has_mode=True)
 
 
 def _arrays(module: Any) -> tuple[list[tuple[str, tuple[str, ...]]], list[Any], Any, Any]:

@@ -86,7 +86,8 @@ def check_fields(name: str, maker: Callable[..., Any], given: Mapping[str, Any])
 def _converted(name: str, value: Any, field: Field) -> Any:
     annotation, default = field
     if annotation is Any and type(default) in (bool, int, float, str, tuple, list):
-        annotation = type(default)
+        # A default of 0 does not say that 0.5 is wrong.
+        annotation = int | float if type(default) is int else type(default)
     try:
         return _convert(value, annotation)
     except TypeError:

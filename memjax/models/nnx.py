@@ -1,6 +1,8 @@
 """flax nnx modules behind the interface."""
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,8 +51,29 @@ class NnxModel(Model):
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """See `Model.apply`."""
+        logits, before, after = self._called(params, images, train, rngs, mask)
+        if not train:
+            self._check_drew_nothing(images, before, after)
+        changed: dict[str, dict[tuple[str, ...], Any]] = {}
+        for path, variable in before.items():
+            collection = _collection(variable)
+            if collection != "params" and not isinstance(variable, nnx.RngState):
+                new = after[path] if train else variable
+                changed.setdefault(collection, {})[path] = new.get_value()
+        collections = {name: nested(leaves) for name, leaves in changed.items()}
+        return logits, {name: like(tree, params[name]) for name, tree in collections.items()}
+
+    def _called(
+        self,
+        params: Mapping[str, Any],
+        images: jax.Array,
+        train: bool,
+        rngs: Mapping[str, jax.Array] | None,
+        mask: jax.Array | None,
+    ) -> tuple[jax.Array, dict[Any, Any], dict[Any, Any]]:
+        """Returns the logits, and the variables by path, before and after."""
         graph, shapes = self._structure(images)
-        given, values = [], {}
+        given, before = [], {}
         for number, (path, variable) in enumerate(nnx.to_flat_state(shapes)):
             if isinstance(variable, nnx.RngKey):
                 value = _key(variable, number, rngs if train else None)
@@ -59,23 +82,30 @@ class NnxModel(Model):
             else:
                 value = leaf_at(params[_collection(variable)], _names(path))
             given.append((path, variable.replace(value)))
-            values[_names(path)] = value
+            before[_names(path)] = variable.replace(value)  # the module changes its own
         module = nnx.merge(graph, nnx.from_flat_state(given))
         _set_mode(module, train)
         of = f"model {type(module).__name__}: __call__"
-        call = read_call(module.__call__, of, ["train", "mask"], has_mode=True)
+        function = inspect.unwrap(type(module).__call__)
+        call = read_call(function, of, ["train", "mask"], skip=2, has_mode=True)
         logits = module(images, **call.arguments(train=train, mask=mask))
         after = {_names(path): variable for path, variable in nnx.to_flat_state(nnx.state(module))}
-        if not train:
-            _check_drew_nothing(module, values, after)
-        changed: dict[str, dict[tuple[str, ...], Any]] = {}
-        for path, variable in given:
-            collection = _collection(variable)
-            if collection != "params" and not isinstance(variable, nnx.RngState):
-                new = after[_names(path)].get_value() if train else values[_names(path)]
-                changed.setdefault(collection, {})[_names(path)] = new
-        collections = {name: nested(leaves) for name, leaves in changed.items()}
-        return logits, {name: like(tree, params[name]) for name, tree in collections.items()}
+        return logits, before, after
+
+    def _check_drew_nothing(
+        self, images: jax.Array, before: Mapping[Any, Any], after: Mapping[Any, Any]
+    ) -> None:
+        """Raises InputError if a stream's count went on."""
+        # Compared as objects, for all are traced; a jit or remat of the user's makes new ones.
+        is_same = all(
+            after[path].get_value() is variable.get_value()
+            for path, variable in before.items()
+            if isinstance(variable, nnx.RngCount)
+        )
+        if not is_same and _draws_in_inference(self, images.shape, images.dtype):
+            raise InputError(
+                f"model {self.make.function.__name__}: draws random numbers in inference mode"
+            )
 
     def idle_dropout(self, params: Mapping[str, Any], images: jax.Array) -> str:
         """See `Model.idle_dropout`."""
@@ -129,13 +159,18 @@ def _set_mode(module: nnx.Module, train: bool) -> None:
         module.eval()
 
 
-def _check_drew_nothing(
-    module: nnx.Module, before: Mapping[Any, Any], after: Mapping[Any, Any]
-) -> None:
-    """Raises InputError if a stream's count went on; compared as objects, for all are traced."""
-    for path, value in before.items():
-        variable = after[path]
-        if isinstance(variable, nnx.RngCount) and variable.get_value() is not value:
-            raise InputError(
-                f"model {type(module).__name__}: draws random numbers in inference mode"
-            )
+@functools.lru_cache(maxsize=32)
+def _draws_in_inference(model: NnxModel, shape: tuple[int, ...], dtype: Any) -> bool:
+    """Returns whether a stream's count goes on in inference mode, computed on zeros."""
+
+    @jax.jit
+    def counts() -> list[jax.Array]:  # of the network no more is computed
+        images = jnp.zeros(shape, dtype)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+        params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        _, _, after = model._called(params, images, False, None, None)
+        streams = (variable for variable in after.values() if isinstance(variable, nnx.RngCount))
+        return [variable.get_value() for variable in streams]
+
+    with jax.ensure_compile_time_eval():
+        return any(bool(count.any()) for count in counts())

@@ -12,11 +12,12 @@ from typing import Any
 
 from flax import linen as nn
 
+from memjax.data.neighbours import EXITS, imports_from_folder
 from memjax.errors import InputError
 from memjax.models.adapters import Model
 from memjax.models.construction import Maker
 from memjax.models.functions import MadeModel
-from memjax.models.source import code_fingerprints, imports_from_folder
+from memjax.models.source import code_fingerprints
 
 _SHAPES = (
     "must be a flax linen, flax nnx or equinox module class, or a function that returns a pair of "
@@ -36,6 +37,8 @@ def load_maker(name: str) -> Callable[..., Any]:
     path, _, attribute = name.rpartition(":")
     try:
         module = _import_file(Path(path)) if path.endswith(".py") else importlib.import_module(path)
+    except SystemExit as error:
+        raise InputError(f"model {name!r}: {EXITS}") from error
     except Exception as error:  # the user's module may fail in any way
         raise InputError(f"model {name!r}: {one_line(error)}") from error
     maker = getattr(module, attribute, None)

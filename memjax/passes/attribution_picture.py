@@ -72,7 +72,7 @@ def _show(ax: Any, image: np.ndarray, title: str, color: str) -> None:
     image = np.clip(image, 0, 1)
     shown = image[..., 0] if image.shape[-1] == 1 else image
     ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1)
-    ax.set_title(title, fontsize=6, color=color)
+    ax.set_title(title, fontsize=6, color=color, parse_math=False)  # a $ in a name is a $
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(False)

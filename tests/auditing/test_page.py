@@ -12,6 +12,7 @@ import pytest
 
 from memjax.auditing import files, page
 from memjax.auditing.issues import ISSUES
+from memjax.reporting.style import drawn
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # What a reviewer's keys do: keep the first, drop the second, go back, take the second one's back.
@@ -39,7 +40,7 @@ def _page(n):
     ids = np.array([f"=f{row}.png" for row in range(n)], object)
     scores = pd.DataFrame({"inside_margin": -wrong})
     table = files.make_table(
-        np.arange(n), ids, labels, 1 - labels, wrong, issue, issue, names, scores
+        np.arange(n), ids, labels, 1 - labels, wrong, wrong, issue, issue, names, scores
     )
     issues = pd.DataFrame({name: issue == name for name in ISSUES})
     evidence = pd.DataFrame(
@@ -109,3 +110,8 @@ def test_a_review_by_keyboard_makes_decisions(tmp_path, width):
     assert lines[1] == '0,keep,,"\'=f0.png"'
     assert seen["cards"] == len(lines) - 1 == 2
     assert seen["width"] <= seen["window"], "the page scrolls sideways"
+
+
+def test_dollars_in_the_names_of_classes_are_drawn_as_dollars():
+    names = ("$x_$", "$5 {b$", "a")
+    drawn(page.draw_confusion(np.full((3, 3), 1 / 3), names), "svg")

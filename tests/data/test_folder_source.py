@@ -53,7 +53,7 @@ def test_validation_is_held_out_by_class_and_the_only_newt_stays(tmp_path, load)
     assert len(whole) == 11
 
 
-@pytest.mark.parametrize("held", ["validation", "val", "valid", "test", "Val"])
+@pytest.mark.parametrize("held", ["validation", "val", "valid", "test", "Val", "testing", "eval"])
 def test_folders_of_splits_are_used(tmp_path, load, held):
     root = pets(tmp_path / "pets", "train/")
     write_folder(root, {f"{held}/dog/x.png": encoded(noise(9, 5, 4))})
@@ -62,6 +62,16 @@ def test_folders_of_splits_are_used(tmp_path, load, held):
     assert dataset.validation.labels.tolist() == [1]
     assert dataset.validation.example_ids.tolist() == [f"{held}/dog/x.png"]
     assert dataset.train.example_ids[0] == "train/cat/0.png"
+
+
+def test_a_folder_train_beside_folders_of_pictures_may_be_a_class_and_is_refused(tmp_path, load):
+    root = pets(tmp_path / "pets", "train/")
+    write_folder(root, {"bus/0.png": encoded(noise(9, 5, 4)), "docs/readme.txt": b"hm"})
+    words = "folder train beside bus with pictures: if train is a split, .*if it is a class, move"
+    with pytest.raises(InputError, match=words):
+        load(root)
+    write_folder(root, {"val/dog/x.png": encoded(noise(9, 5, 4))})
+    assert load(root).notes == ("ignored: bus/, docs/",)  # beside val it is a split
 
 
 def test_validation_goes_before_test_which_is_then_ignored_and_said(tmp_path, load):
@@ -161,6 +171,10 @@ TWO = {"cat/0.png": PICTURE, "dog/0.png": PICTURE}
             "must have columns path, true_label; has",
         ),
         (TWO | {"true_labels.csv": b""}, "true_labels.csv: No columns to parse"),
+        (
+            TWO | {"true_labels.csv": b"path,true_label\ncat/0.png,cat\ncat/0.png,dog\n"},
+            "true_labels.csv: 'cat/0.png' stands there twice",
+        ),
         (TWO | {"true_labels.csv": b"path,true_label\nx.png,cat\n"}, "'x.png' is no picture"),
         (
             TWO | {"true_labels.csv": b"path,true_label\ncat/0.png,owl\n"},

@@ -71,6 +71,30 @@ class TestWithThePackage:
         np.testing.assert_allclose(dataset.train.images, expected, atol=1e-5)
         assert dataset.class_names == ("x", "y")
 
+    def test_each_columns_classes_are_known_by_name_in_whatever_order(self, datasets, load):
+        def numbers(label, true, names):
+            columns = {"x": [0.5, 1.5] * 4, "fine": [label] * 4 + [1 - label] * 4}
+            features = {"x": datasets.Value("float64"), "fine": datasets.ClassLabel(names=names)}
+            if true is not None:
+                columns["true_label"] = [true] * 8
+                features["true_label"] = datasets.ClassLabel(names=["b", "a"])
+            return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+        dataset = load(numbers(0, 0, ["a", "b"]), standardize="feature", num_validation=0)
+        assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4
+        assert dataset.train.true_labels.tolist() == [1] * 8
+        splits = {"train": numbers(0, None, ["a", "b"]), "test": numbers(0, None, ["b", "a"])}
+        dataset = load(datasets.DatasetDict(splits), standardize="feature")
+        assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4
+        assert dataset.validation.labels.tolist() == [1] * 4 + [0] * 4
+
+    def test_a_column_that_validation_lacks_is_one_line(self, datasets, load):
+        columns = {"x": [0.5, 1.5] * 4, "fine": [0, 1] * 4}
+        whole = datasets.Dataset.from_dict({**columns, "id": list("abcdefgh")})
+        saved = {"train": whole, "test": datasets.Dataset.from_dict(columns)}
+        with pytest.raises(InputError, match="the validation split has no column 'id', which is"):
+            load(datasets.DatasetDict(saved), standardize="feature")
+
     def test_what_does_not_fit_is_one_line(self, datasets, pictures, load, tmp_path):
         with pytest.raises(InputError, match="no column label, but img, fine; set"):
             load(pictures(range(9)), label_column="")

@@ -1,5 +1,7 @@
 """A function of the user's own that returns arrays."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,19 @@ def load():
     np.testing.assert_array_equal(dataset.validation.labels, [1, 0])
 
 
+def test_pythons_integers_in_an_array_of_objects_are_integers(load):
+    dataset = load("def load(): return images, labels.astype(object)", num_validation=0)
+    np.testing.assert_array_equal(dataset.train.labels, np.arange(12) % 3)
+
+
+def test_the_file_imports_its_neighbours_whatever_the_working_folder(load, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "neighbour_of_test.py").write_text("COUNT = 3\n")
+    body = "from neighbour_of_test import COUNT\ndef load(): return images, labels % COUNT"
+    assert load(body).num_classes == 3
+    sys.modules.pop("neighbour_of_test", None)
+
+
 def test_features_are_standardised_on_request(load):
     body = "def load(): return dict(features=images[:, :, 0, 0] * 1e4, labels=labels)"
     assert load(body, standardize="feature").train.images.shape[1:] == (3,)
@@ -72,6 +87,8 @@ def test_a_function_of_an_installed_module_is_found():
         ("load = 3", "has no function 'load'"),
         ("def load(:", "SyntaxError"),
         ("import nothing_of_this_name", "ModuleNotFoundError"),
+        ("raise SystemExit(0)", r"it calls sys.exit; .*below `if __name__ == \"__main__\":`"),
+        ("def load(): raise SystemExit", "it calls sys.exit"),
         ("def load(): return 1 / 0", "failed with ZeroDivisionError: division by zero"),
         ("def load(key): return 1", "failed with TypeError: .* argument: 'key'"),
         ("def load(): return None", "returned NoneType; must be a dict with arrays"),
@@ -84,6 +101,10 @@ def test_a_function_of_an_installed_module_is_found():
         ("def load(): return images, labels[:5]", "12 images but 5 labels"),
         ("def load(): return 7, labels", "images have shape"),
         ("def load(): return ['a'] * 12, labels", "must be numbers, in one array"),
+        (
+            "import pandas\ndef load(): return images, pandas.array(['a', None] * 6, 'string')",
+            "number 1 is <NA>; must be all integers or all text",
+        ),
         ("def load(): return images, [None] * 12", "labels: number 0 is missing"),
         (
             "def load(): return images, ['a', 3] * 6",

@@ -68,6 +68,18 @@ def _with(value):
         ({"true_labels": LABELS[:3]}, "6 images but 3 true_labels"),
         ({"true_labels": LABELS + 1}, "true_labels: 3 is outside the classes 0 to 2"),
         ({"true_labels": np.array(list("abcabc"))}, "true_labels are text, but"),
+        (
+            {"labels": np.array(list("abcabc")), "true_labels": LABELS},
+            "true_labels are integers, but the training labels are text; must be text as well",
+        ),
+        (
+            {
+                "labels": np.array(list("abcabc")),
+                "validation_images": IMAGES,
+                "validation_labels": LABELS,
+            },
+            "validation_labels are integers, but the training labels are text",
+        ),
         ({"true_labels": LABELS / 2}, "true_labels are float64"),
         ({"class_names": np.array(["a", "b"])}, "labels: 2 is outside the classes 0 to 1"),
         ({"class_names": np.array(["a", "b", "b"])}, "class_names must be different"),
@@ -192,6 +204,19 @@ def test_known_layouts_are_read_as_what_they_are(tmp_path, names, held, ignored)
     [note] = dataset.notes
     assert note.endswith(f"; ignored: {ignored}")
     assert all(name in note for name in arrays)
+
+
+@pytest.mark.parametrize("held", ["val", "test"])
+def test_true_labels_and_ids_may_stand_beside_the_arrays_of_keras(tmp_path, held):
+    own = {"true_labels": LABELS[::-1], "example_ids": np.array(list("abcdef"))}
+    arrays = {"x_train": IMAGES, "y_train": LABELS, f"x_{held}": IMAGES, f"y_{held}": LABELS}
+    others = {f"validation_{name}": values[::-1] for name, values in own.items()}
+    np.savez(tmp_path / "own.npz", **arrays, **own, **others)
+    dataset = load_npz(str(tmp_path / "own.npz"))
+    np.testing.assert_array_equal(dataset.train.true_labels, LABELS[::-1])
+    assert dataset.train.example_ids.tolist() == list("abcdef")
+    np.testing.assert_array_equal(dataset.validation.true_labels, LABELS)
+    assert dataset.validation.example_ids.tolist() == list("fedcba")
 
 
 def test_one_half_of_a_split_is_not_enough(tmp_path):

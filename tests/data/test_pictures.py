@@ -119,6 +119,12 @@ def test_missing_files_and_forbidden_ones_are_broken(tmp_path):
     assert "p1 (No such file or directory), p2 (Is a directory)" in found.notes[0]
 
 
+def test_other_bytes_of_equal_length_are_decoded_anew(tmp_path):
+    for seed in (0, 1):
+        found = decode_cached(listed(encoded(noise(seed, 4, 4), "BMP")), 0, "x", str(tmp_path))
+        np.testing.assert_array_equal(found.images[0, :, :, 0], noise(seed, 4, 4))
+
+
 def test_image_bombs_are_left_out_unread(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     small, large, huge = (encoded(noise(0, size, size)) for size in (10, 12, 30))

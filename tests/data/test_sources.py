@@ -87,6 +87,14 @@ def test_one_class_is_refused_however_it_comes_about(npz):
         load_dataset(dataclasses.replace(npz, classes=(1,)))
 
 
+def test_classes_of_which_true_labels_leave_one_are_refused(tmp_path):
+    labels, images = np.arange(9) % 3, np.zeros((9, 2, 2, 1), np.uint8)
+    true_labels = np.where(labels == 0, 2, labels)
+    np.savez(tmp_path / "own.npz", images=images, labels=labels, true_labels=true_labels)
+    with pytest.raises(InputError, match=r"classes=\(0, 1\): .* only the class '1' has training"):
+        load_dataset(section(source="npz", path=str(tmp_path / "own.npz"), classes=(0, 1)))
+
+
 def test_more_examples_than_there_are_are_refused(npz):
     with pytest.raises(InputError, match=r"dataset\.num_train=11: must be at most 10"):
         load_dataset(dataclasses.replace(npz, num_train=11))
@@ -131,6 +139,15 @@ def test_features_of_any_scale_are_standardised_by_the_training_examples(feature
     assert any("1 of 4 features are constant" in note for note in dataset.notes)
     np.testing.assert_allclose(dataset.feature_moments[0], mean, rtol=1e-6)
     assert [float(moment) for moment in moments(train.images, "feature")] == [0, 1]
+
+
+@pytest.mark.parametrize("largest", [1e300, 1e39])
+def test_features_whose_moments_are_no_float32_are_refused(tmp_path, largest):
+    values = np.stack([np.arange(10), np.linspace(-largest / 2, largest, 10)], axis=1)
+    np.savez(tmp_path / "own.npz", features=values, labels=np.arange(10) % 2)
+    config = section(source="npz", path=str(tmp_path / "own.npz"), standardize="feature")
+    with pytest.raises(InputError, match=r"feature 1 reaches 1e\+\d+, .* must be at most 3.4e\+38"):
+        load_dataset(config)
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,48 @@ def test_missing_and_broken_pictures_are_left_out_and_named(load):
     assert "images/none.png (No such file or directory)" in dataset.notes[-1]
 
 
+def test_a_first_row_without_a_picture_is_left_out_and_the_others_keep_their_paths_as_ids(load):
+    table = frame()
+    table.loc[0, "path"] = None
+    train = load(table).train
+    assert train.index.tolist() == [1, 2, 3, 4, 5]
+    assert train.example_ids.tolist() == list(FILES)[1:]
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, 10], [-1, 1, 2], [0, 1, 3]])
+def test_integer_labels_that_are_not_0_to_k_1_are_names_of_classes(load, numbers):
+    split = ["train"] * 5 + ["test"]
+    table = flowers(label=numbers * 2, true_label=numbers[:1] * 6, split=split)
+    dataset = load(table, standardize="feature", num_validation=-1)
+    assert dataset.class_names == tuple(str(number) for number in numbers)
+    assert dataset.train.labels.tolist() == [0, 1, 2, 0, 1]
+    assert dataset.train.true_labels.tolist() == [0] * 5
+    assert dataset.validation.labels.tolist() == [2]
+    assert any("read as the names of classes: " in note for note in dataset.notes)
+
+
+def test_rows_of_the_splits_training_and_testing_are_read(load):
+    table = flowers(split=["training"] * 3 + ["testing"] * 3)
+    dataset = load(table, standardize="feature", num_validation=-1)
+    assert (len(dataset.train), len(dataset.validation)) == (3, 3)
+
+
+def test_columns_of_parquet_may_be_called_by_numbers(load):
+    table = pd.DataFrame({0: np.arange(6.0), 1: [0, 1, 2] * 2})
+    dataset = load(table, "own.parquet", label_column="1", standardize="feature")
+    assert dataset.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert dataset.train.images.shape == (6, 1)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 3)])
+def test_nested_lists_of_numbers_are_images(load, shape):
+    values = np.random.default_rng(1).random((6, *shape))
+    table = pd.DataFrame({"image": values.tolist(), "label": [0, 1, 2] * 2})
+    images = load(table, "own.parquet").train.images
+    np.testing.assert_allclose(images, values.reshape(images.shape), rtol=1e-6)
+    assert images.shape[1:3] == (4, 3)
+
+
 def test_other_bytes_in_the_table_are_decoded_anew(load):
     def images_of(table):
         return load(table, "own.parquet").train.images.copy()
@@ -147,7 +189,22 @@ def test_other_bytes_in_the_table_are_decoded_anew(load):
         ),
         (frame(label="a"), {}, r"all examples are of one class \(a\)"),
         (frame(label=[0.5, 1, 2] * 2), {}, "labels are float64"),
-        (frame(label=[1, 2, 3] * 2), {}, "class 0 of 4 has no training example; classes count"),
+        (frame(label=[1.0, np.inf] * 3), {}, r"column 'label': inf is no class \(row 1\)"),
+        (
+            frame(label=[[0, 1], [1, 0]] * 3),
+            {"name": "own.parquet"},
+            "labels: number 0 holds 2 values; must be one integer or text each; of one-hot",
+        ),
+        (
+            frame(true_label=[0, 1] * 3),
+            {},
+            "true_labels are integers, but the training labels are text; must be text as well",
+        ),
+        (frame(id=["a", None, "c", "d", "e", "f"]), {}, r"'id': 1 ids are missing \(row 1\)"),
+        (frame(), {"scale": 2.0}, "config.dataset.scale=2.0: is for arrays of numbers, but these"),
+        (frame(), {"layout": "CHW"}, "config.dataset.layout='CHW': is for arrays of numbers"),
+        ("x,label,label\n1.5,0,0\n2.5,1,1\n", {}, "has two columns 'label'"),
+        ("x,y,label\n1,2,0,5\n1,3,1,5\n", {}, "rows have more fields than the first line, of 3"),
         (frame(true_label=list("abcdef")), {}, "true_labels: 'c' is no class"),
         (frame(true_label=[0, 1, 2] * 2).assign(label=[0, 1, 0] * 2), {}, "2 is outside"),
         (frame(split="test"), {}, "column 'split': has no split train, but test"),
@@ -162,6 +219,11 @@ def test_other_bytes_in_the_table_are_decoded_anew(load):
             flowers(width=[1.0, None, 2, 3, None, 4]),
             {"standardize": "feature"},
             r"column 'width': 2 values are missing \(row 1\)",
+        ),
+        (
+            flowers(width=["1", "2", "?", "3", "NA", "4"]),
+            {"standardize": "feature"},
+            r"column 'width': '\?' is no number \(row 2\), but most .* fill in the 2 that are none",
         ),
         (flowers(width=np.inf), {"standardize": "feature"}, "NaN or infinite values, in 6 of 6"),
         (

@@ -16,6 +16,7 @@ from memjax.training.state import init_state
 from memjax.training.step import Batch, Network, make_logits_fn, make_train_step
 
 SOURCE = """
+import functools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -289,6 +290,47 @@ class NnxNoise(nnx.Module):
         return self.head(x + jax.random.normal(self.rngs.noise(), x.shape))
 
 
+class NnxJitted(nnx.Module):
+    def __init__(self, num_classes, rngs):
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+        self.head = nnx.Linear(9, num_classes, rngs=rngs)
+
+    @nnx.jit
+    def __call__(self, x):
+        return self.head(self.drop(x.reshape(x.shape[0], -1)))
+
+
+class NnxRemat(NnxJitted):
+    @nnx.remat
+    def __call__(self, x):
+        return self.head(self.drop(x.reshape(x.shape[0], -1)))
+
+
+class NnxJittedNoise(NnxNoise):
+    @nnx.jit
+    def __call__(self, x):
+        x = x.reshape(x.shape[0], -1)
+        return self.head(x + jax.random.normal(self.rngs.noise(), x.shape))
+
+
+class NnxSequential(nnx.Sequential):
+    def __init__(self, num_classes, rngs):
+        super().__init__(lambda x: x.reshape(x.shape[0], -1), nnx.Linear(9, num_classes, rngs=rngs))
+
+
+class EqxJitted(eqx.Module):
+    drop: eqx.nn.Dropout
+    head: eqx.nn.Linear
+
+    def __init__(self, num_classes, key):
+        self.drop = eqx.nn.Dropout(0.5)
+        self.head = eqx.nn.Linear(9, num_classes, key=key)
+
+    @eqx.filter_jit
+    def __call__(self, x, key=None):
+        return self.head(self.drop(x.ravel(), key=key))
+
+
 class EqxNet(eqx.Module):
     first: eqx.nn.Linear
     norm: eqx.nn.BatchNorm
@@ -347,6 +389,43 @@ def pair_with_state(num_classes):
     return init, apply
 
 
+def pair_with_constants(num_classes):
+    init, apply = pair_with_state(num_classes)
+
+    def init_both(key, images):
+        params, state = init(key, images)
+        return params, {**state, "scale": jnp.ones(9)}
+
+    def apply_both(params, state, images, train):
+        logits, changed = apply(params, state, images, train)
+        return logits, {**changed, "scale": state["scale"]}
+
+    return init_both, apply_both
+
+
+def pair_with_frozen_state(num_classes):
+    init, apply = pair_with_state(num_classes)
+    return init, lambda params, state, images: apply(params, state, images, False)
+
+
+class Methods:
+    @functools.partial(jax.jit, static_argnums=0)
+    def init(self, key, images):
+        return jax.random.normal(key, (9, 5)) / 3
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def apply(self, params, images):
+        return images.reshape(images.shape[0], -1) @ params
+
+
+def pair_of_methods(num_classes):
+    return Methods().init, Methods().apply
+
+
+def with_defaults(num_classes, width=4, rate: Any = 0):
+    return pair(num_classes, (3, 3, 1), width)
+
+
 def linen_made(num_classes):
     return TrainField(num_classes)
 
@@ -396,7 +475,9 @@ def check(source, name, has_padding=False, **fields):
         ("NoParams", "no parameters"),
         ("FixedSize", "inference mode.*AssertionError"),
         ("NnxNoise", "random numbers in inference mode"),
+        ("NnxJittedNoise", "random numbers in inference mode"),
         ("EqxNoKey", "fails in training.*key"),
+        ("pair_with_frozen_state", "statistics state/count never change in training"),
         ("nothing", "returned int; must be a pair of functions"),
         ("no_classes", "an argument num_classes"),
     ],
@@ -419,6 +500,8 @@ def test_padding_that_changes_results_is_refused_and_only_where_there_is_some(so
     [
         *("LogProbabilities", "TrainField", "LiteralMask", "Spectral", "OwnRandomness", "Sows"),
         *("Boxed", "HalfParams", "Buffers", "NnxNet", "pair", "pair_with_state", "linen_made"),
+        *("NnxJitted", "NnxRemat", "NnxSequential", "EqxJitted", "pair_with_constants"),
+        "pair_of_methods",
     ],
 )
 def test_padding_without_effect_is_taken_and_training_goes_on(source, name):
@@ -488,7 +571,10 @@ def test_only_what_is_read_again_is_state_and_only_floats_are_trained(source, na
     assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
 
 
-@pytest.mark.parametrize("name", ["OwnRandomness", "TrainField", "NnxNet", "EqxNet"])
+@pytest.mark.parametrize(
+    "name",
+    ["OwnRandomness", "TrainField", "NnxNet", "EqxNet", "NnxJitted", "NnxRemat", "EqxJitted"],
+)
 def test_randomness_is_drawn_in_training_by_the_steps_key_and_never_in_inference(source, name):
     model, params = params_of(source, name)
     images = jax.random.uniform(jax.random.key(2), (4, *SHAPE))
@@ -556,6 +642,19 @@ def test_fields_take_the_types_of_the_class(source):
     assert nnx_model.make.fields == (("width", 7),)
     with pytest.raises(InputError, match=r"width=1.5: must be of type int"):
         build_model(f"{source}:EqxNet", CLASSES, width=1.5)
+
+
+def test_an_integer_default_without_a_type_takes_other_numbers(source):
+    model = build_model(f"{source}:with_defaults", CLASSES, width=2.5, rate=0.5)
+    assert model.make.fields == (("rate", 0.5), ("width", 2.5))
+    with pytest.raises(InputError, match=r"width='wide': must be of type int \| float"):
+        build_model(f"{source}:with_defaults", CLASSES, width="wide")
+
+
+def test_a_file_that_ends_python_is_one_line(tmp_path):
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(InputError, match=r"ends.py:Net': it calls sys.exit; .*below `if __name__"):
+        build_model(f"{tmp_path / 'ends.py'}:Net", CLASSES)
 
 
 def test_an_unchanged_file_gives_equal_models_and_a_changed_one_others(source):

@@ -1,13 +1,12 @@
 """A model of one's own is known by its code: the file, and what it imports from its folder."""
 
-import pathlib
 import sys
 import textwrap
 
 import pytest
 
 from memjax.errors import InputError
-from memjax.models.source import code_fingerprints, import_folder, imports_from_folder
+from memjax.models.source import code_fingerprints, import_folder
 
 
 def write(folder, files):
@@ -126,23 +125,3 @@ def test_what_is_not_there_is_one_line(name, words):
 def test_a_file_with_an_error_still_has_a_fingerprint(tmp_path):
     (tmp_path / "nets.py").write_text("class Net(:\n")
     assert set(code_fingerprints(f"{tmp_path}/nets.py:Net")) == {"code.nets.py"}
-
-
-def loaded(folder: pathlib.Path) -> int:
-    """Runs nets.py of a folder as the registry does; returns the width that it imported."""
-    found: dict = {}
-    with imports_from_folder(folder / "nets.py"):
-        exec((folder / "nets.py").read_text(), found)
-    return found["WIDTH"]
-
-
-def test_each_model_imports_its_own_neighbours_and_anew_when_they_change(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    for width, name in enumerate(("one", "other")):
-        source = {"nets.py": "from wide_of_test import WIDTH\n"}
-        write(tmp_path / name, {**source, "wide_of_test.py": f"WIDTH = {width}\n"})
-    assert [loaded(tmp_path / name) for name in ("one", "other", "one")] == [0, 1, 0]
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    write(tmp_path / "one", {"wide_of_test.py": "WIDTH = 7777\n"})
-    assert loaded(tmp_path / "one") == 7777
-    sys.modules.pop("wide_of_test", None)

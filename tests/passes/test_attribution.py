@@ -14,6 +14,7 @@ from memjax.passes.attribution_picture import draw_attribution
 from memjax.passes.base import Context, Options
 from memjax.passes.runner import run_pass
 from memjax.passes.updates import sgd_updates
+from memjax.reporting.style import drawn
 from tests.passes import runs
 
 
@@ -97,6 +98,16 @@ def test_the_picture_calls_classes_by_their_names(table):
     titles = [ax.get_title() for ax in draw_attribution(run, found, num_queries=1).axes]
     assert f"is class {first.query_label}, said class {first.query_prediction}" in titles[0]
     assert all("class " in title for title in titles)
+
+
+def test_dollars_in_the_names_of_classes_are_drawn_as_dollars(table):
+    context, found = table
+    run = Run(context.run.workdir)
+    names = tuple(f"$x_$ {label} $5 {{b$" for label in range(10))
+    dataset = dataclasses.replace(run.setup.dataset, class_names=names)
+    examples = dataclasses.replace(run.setup.examples, class_names=names)
+    run.setup = run.setup._replace(dataset=dataset, examples=examples)
+    drawn(draw_attribution(run, found, num_queries=1), "png")
 
 
 def test_a_notebook_asks_a_run(table):
