@@ -233,12 +233,19 @@ wait_until_active() {
   done
 }
 
+build_wheel() { # build_wheel ROOT
+  local line=(python3 -m pip wheel --quiet --no-deps "--wheel-dir=$1/dist" "$1") said
+  if [ -n "$dry_run" ]; then show "${line[@]}" && return; fi
+  said="$("${line[@]}" 2>&1)" ||
+    fail 2 "the wheel of $1 could not be built: $(grep -m1 '^ *ERROR' <<<"$said" || tail -n1 <<<"$said")"
+}
+
 install() {
   local root version wheel tries=0
   root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
   version="$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/memjax/version.py")"
   wheel="memjax-$version-py3-none-any.whl"
-  do_it python3 -m pip wheel --quiet --no-deps "--wheel-dir=$root/dist" "$root"
+  build_wheel "$root"
   # A TPU VM that has just become active may refuse ssh for a while.
   until on_workers all 'python3 -m pip install --quiet --user uv'; do
     tries=$((tries + 1))
@@ -337,10 +344,18 @@ all() {
   exit "$code"
 }
 
+has_nothing() { # whether the run left no folder, as with bad input: not when worker 0 does not answer
+  local code=0
+  case "$(workdir)" in gs://*) return 1 ;; esac
+  on_workers 0 "test -e $(quote "$(workdir)") || exit 44" || code=$?
+  [ "$code" -eq 44 ]
+}
+
 finish() { # finish CODE: what is worth keeping comes home, then the TPU goes
   local code="$1"
   trap - EXIT INT TERM
-  if [ -n "$started" ] && [ "$code" -ne 2 ] && ! (fetch); then
+  # 2 is bad input, with nothing written; and a full disk, or no memory, after hours.
+  if [ -n "$started" ] && ! { [ "$code" -eq 2 ] && has_nothing; } && ! (fetch); then
     [ "$code" -ne 0 ] || code=1
     case "$(workdir)" in
       gs://*) ;;

@@ -8,6 +8,7 @@ SIGTERM (130 by Ctrl-C), all saved. Nothing heavy is imported here, so that --he
 import contextlib
 import errno
 import importlib.util
+import io
 import logging
 import pathlib
 import re
@@ -226,10 +227,30 @@ def run_entry_point(main: Callable[[], None]) -> None:
             distributed.leave(code)
         sys.exit(code)
 
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
+            setattr(sys, name, _unbroken(stream))
     try:
         app.run(guarded, flags_parser=parse)
     except KeyboardInterrupt:  # while the config file was read
         fail(InputError("interrupted"), 130)
+
+
+class _Unbroken(io.FileIO):
+    """A pipe that need not be read to its end (`| head`): a run of hours does not end with it."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def _unbroken(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    raw = io.BufferedWriter(_Unbroken(stream.fileno(), "w", closefd=False))
+    is_by_line = bool(stream.line_buffering)
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=is_by_line)
 
 
 def _check_buckets() -> None:

@@ -31,6 +31,10 @@ def _is_random(values: Values) -> bool:
     return any(kind not in FIXED_KINDS for kind in values["corruption.kind"].split("+"))
 
 
+def _corrupts(values: Values) -> bool:
+    return _is_random(values) and values["corruption.fraction"] > 0
+
+
 def _has_hidden_layers(values: Values) -> bool:
     return values["model.name"] != "mlp" or values.get("model.fields.widths", (1,)) not in ((), [])
 
@@ -97,7 +101,11 @@ EFFECTS: dict[str, Effect] = {
         ("ensemble.size", "ensemble.subset_fraction"),
     ),
     "corruption.fraction": _CORRUPTS,
-    "corruption.seed": _CORRUPTS,
+    "corruption.seed": Effect(
+        "with a kind of corruption that draws examples, and some that are drawn",
+        _corrupts,
+        ("corruption.kind", "corruption.fraction"),
+    ),
     "corruption.noise_moments": Effect(
         "with the kind random_inputs",
         lambda values: "random_inputs" in values["corruption.kind"].split("+"),

@@ -62,6 +62,8 @@ def main() -> None:
     config = command_line.required("config", "configs/digits_randlabel.py")
     workdir = command_line.required("workdir", "runs/digits_randlabel")
 
+    from etils import epath
+
     from memjax.config import Config, resolve
     from memjax.errors import InputError
     from memjax.located import located
@@ -87,7 +89,8 @@ def main() -> None:
     setup = on_all(lambda: prepare(resolved))
     if is_main_process():
         print(describe_setup(setup), flush=True)
-        print(dynamics.describe(resolved, dynamics_bytes(setup)), flush=True)
+        decided = None if FLAGS.overwrite else dynamics.decided(epath.Path(workdir))
+        print(dynamics.describe(resolved, dynamics_bytes(setup), decided), flush=True)
     try:
         summary = run(setup, workdir, FLAGS.overwrite)
     except Interrupted as stopped:

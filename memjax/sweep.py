@@ -11,14 +11,12 @@ The same command goes on after an interruption, and does nothing where all is do
 some points failed; the others are done.
 """
 
-import importlib.util
 import sys
 from typing import Any
 
 from absl import flags
 
 from memjax import command_line
-from memjax.errors import InputError
 
 flags.DEFINE_string("sweep", None, "The sweep file, FILE.py or FILE.py:quick.")
 flags.DEFINE_string("workdir", None, "The folder of the sweep; made if it is not there.")
@@ -74,6 +72,21 @@ def _dry_run(plan: Any) -> None:
     )
 
 
+def _sum_up(sweep: Any, plan: Any, folder: Any) -> None:
+    """Writes the table of the points that have ended, and draws it where all have."""
+    from memjax.experiments.sweep_tables import save_tables
+    from memjax.sweeps.figures import draw_results
+    from memjax.sweeps.table import assemble
+
+    table = assemble(folder, plan.points, plan.configs)
+    if table is None:
+        return
+    print(f"{table['point'].nunique()} of {len(plan.points)} points: {folder}/results.parquet")
+    if table["point"].nunique() == len(plan.points):
+        draw_results(table, list(plan.points[0].factors), folder / "figures" / "results.png")
+        save_tables(sweep, table, folder / "figures")
+
+
 def main() -> None:
     """Runs what the flags say."""
     shipped = command_line.config_folder() / "sweeps"
@@ -85,19 +98,15 @@ def main() -> None:
 
     from memjax.sweeps.points import load_sweep
 
-    if FLAGS.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise InputError("--tensorboard: needs tensorboardX (pip install 'memjax[tensorboard]')")
     sweep = load_sweep(path, shipped, FLAGS.data_dir, FLAGS.tensorboard)
 
     from etils import epath
 
-    from memjax.experiments.sweep_tables import save_tables
     from memjax.runtime import distributed
+    from memjax.runtime.locks import hold_together
     from memjax.runtime.shared_folder import check_shared_workdir
-    from memjax.sweeps.figures import draw_results
     from memjax.sweeps.plan import make_plan, use_every_core
     from memjax.sweeps.run import run_sweep
-    from memjax.sweeps.table import assemble
     from memjax.training import dynamics
     from memjax.training.watcher import Interrupted
 
@@ -107,7 +116,11 @@ def main() -> None:
     share = distributed.share_of_process(FLAGS.task_index, FLAGS.num_tasks)
     plan = distributed.on_all(lambda: make_plan(sweep, *share))
     if distributed.is_main_process():
-        said = {dynamics.describe(config, plan.dynamics_bytes): None for config in plan.configs}
+        said: dict[str, None] = {}
+        for point, config in zip(plan.points, plan.configs, strict=True):
+            folder = epath.Path(workdir) / "points" / point.name if workdir else None
+            decided = dynamics.decided(folder) if folder else None
+            said[dynamics.describe(config, plan.dynamics_bytes, decided)] = None
         print(*said, sep="\n", flush=True)
     if FLAGS.dry_run:
         _dry_run(plan)
@@ -118,16 +131,12 @@ def main() -> None:
     except Interrupted as stopped:
         print(f"memjax: {stopped}; the same command goes on from there", file=sys.stderr)
         sys.exit(stopped.exit_code)
-    folder = epath.Path(workdir)
-    is_main = distributed.is_main_process()
-    table = assemble(folder, plan.points, plan.configs) if is_main else None
     for name in outcome.elsewhere:
         print(f"{name}: another process is at work on it", flush=True)
-    if table is not None:
-        print(f"{table['point'].nunique()} of {len(plan.points)} points: {folder}/results.parquet")
-        if table["point"].nunique() == len(plan.points):
-            draw_results(table, list(plan.points[0].factors), folder / "figures" / "results.png")
-            save_tables(sweep, table, folder / "figures")
+    if distributed.is_main_process():
+        folder = epath.Path(workdir)
+        with hold_together(folder):
+            _sum_up(sweep, plan, folder)
     for name, reason in outcome.failures.items():
         print(f"memjax: {name} failed: {reason}", file=sys.stderr, flush=True)
     if outcome.failures:

@@ -169,7 +169,15 @@ BAD = [
     ),
     ({"corruption.fraction": 0.4}, f"fraction=0.4: {DRAWS}config.corruption.kind='none'"),
     ({"corruption.fraction": 0.0}, f"fraction=0.0: {DRAWS}config.corruption.kind='none'"),
-    ({"corruption.seed": 1}, f"config.corruption.seed=1: {DRAWS}config.corruption.kind='none'"),
+    (
+        {"corruption.seed": 1},
+        "config.corruption.seed=1: has an effect only with a kind of corruption that draws "
+        "examples, and some that are drawn; here config.corruption.kind='none'",
+    ),
+    (
+        {"corruption.seed": 1, "corruption.kind": "random_labels", "corruption.fraction": 0.0},
+        "here config.corruption.kind='random_labels', config.corruption.fraction=0.0",
+    ),
     (
         {
             "corruption.fraction": 0.5,
@@ -240,7 +248,7 @@ GOOD = [
     {"seed": 2**31 - 1},
     {"seed": 2**31 - 3, "ensemble.size": 3},
     {"corruption.kind": "random_labels", "corruption.fraction": 0.0},  # level 0 of a sweep
-    {"corruption.kind": "random_labels", "corruption.fraction": 0.0, "corruption.seed": 3},
+    {"corruption.kind": "random_labels", "corruption.fraction": 0.1, "corruption.seed": 3},
     {"corruption.kind": "removed", "corruption.fraction": 0.5, "corruption.seed": 1},
     {"corruption.kind": "random_inputs+unique_labels", "corruption.fraction": 0.5}
     | {"dataset.num_validation": 0},

@@ -3,6 +3,7 @@
 import pytest
 
 from memjax.config import resolve
+from memjax.errors import InputError
 from memjax.located import located
 
 
@@ -44,6 +45,17 @@ def test_located_twice_is_located_once_and_the_science_is_the_same(folders):
     once = located(config_of("data.npz", "nets.py:Net"), beside)
     assert located(once) == once
     assert once.science_hash() == config_of("elsewhere/d.npz", "nets.py:Net").science_hash()
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("~nosuchuser/x.npz", "no home folder"), ("x" * 300, "File name too long")]
+)
+def test_a_path_that_cannot_be_looked_up_is_one_line(folders, path, words):
+    _, beside = folders
+    with pytest.raises(InputError, match=rf"config\.dataset\.path='{path}': .*{words}"):
+        located(config_of(path), beside)
+    with pytest.raises(InputError, match=rf"config\.model\.name='{path}\.py': .*{words}"):
+        located(config_of(name=f"{path}.py:Net"), beside)
 
 
 def test_a_tilde_is_the_home(folders, monkeypatch):

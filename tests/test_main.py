@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -199,6 +200,79 @@ def test_a_finished_run_goes_on_with_more_epochs_and_ends_as_one_that_had_them(
     command_line.assert_one_line_and_exit_2(more, "cosine", "cannot go on")
 
 
+def test_after_damaged_logs_a_stop_saves_what_it_says(undisturbed_long, tmp_path):
+    """The run begins anew, before the step that its newest save is of."""
+    workdir = tmp_path / "run"
+    first = command_line.kill(start_long(workdir, 60), signal.SIGTERM)
+    assert first[0] == 143
+    metrics = workdir / "metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:-40])
+    metrics.write_bytes(b"torn" + metrics.read_bytes())
+    process = command_line.start("memjax.main", *LONG, f"--workdir={workdir}")
+    command_line.wait_for(lambda: 10 < metrics.read_text().count("\n") < 40, process)
+    code, _, error = command_line.kill(process, signal.SIGTERM)
+    assert code == 143
+    said = int(re.search(r"step (\d+) is saved", error)[1])
+    saved = [int(path.name) for path in (workdir / "resume").iterdir()]
+    assert saved == [said] or said in checkpoint_bits(workdir)
+    again = command_line.run("memjax.main", *LONG, f"--workdir={workdir}")
+    assert again.returncode == 0, again.stderr
+    assert_same_run(undisturbed_long, workdir)
+
+
+def test_more_epochs_after_an_end_that_no_longer_run_logs_are_refused(tmp_path):
+    workdir, every = tmp_path / "run", "--config.train.log_every_epochs=2"
+    assert main(workdir, every, "--config.train.num_epochs=3").returncode == 0
+    more = main(workdir, every, "--config.train.num_epochs=6")
+    command_line.assert_one_line_and_exit_2(more, "3 is no multiple of train.log_every_epochs=2")
+    assert rows(workdir)[-1]["epoch"] == 3
+    whole = tmp_path / "whole"
+    for folder, epochs in ((workdir, 2), (workdir, 6), (whole, 6)):
+        flags = ["--overwrite"] if epochs == 2 else []
+        ends = [every, f"--config.train.num_epochs={epochs}", "--config.checkpoint.every_epochs=2"]
+        assert main(folder, *ends, *flags).returncode == 0
+    assert_same_run(whole, workdir)
+
+
+def test_what_is_said_of_the_dynamics_holds_for_a_run_that_goes_on(tmp_path):
+    flags = ["--config.train.stop_at_train_accuracy=0.01"]  # at once
+    first = main(tmp_path / "run", *flags, "--config.train.num_epochs=1")
+    assert "dynamics: recorded: up to " in first.stdout
+    many = main(tmp_path / "run", *flags, "--config.train.num_epochs=400000")
+    assert "dynamics: recorded: as it was decided when the run began" in many.stdout
+    assert list((tmp_path / "run" / "dynamics").iterdir())
+    alone = main(tmp_path / "alone", *flags, "--config.train.num_epochs=400000")
+    assert "dynamics: not recorded: up to 1.79 GiB" in alone.stdout
+
+
+def test_what_is_not_known_of_step_0_is_no_part_of_the_dynamics(tmp_path):
+    flags = ["--config.train.train_metrics=running", "--config.dataset.num_validation=0"]
+    finished = main(tmp_path / "run", *flags, "--config.train.num_epochs=2")
+    assert finished.returncode == 0, finished.stderr
+    assert sorted(load_run(tmp_path / "run").dynamics["step"].unique()) == [4, 8]
+
+
+def test_a_divergence_that_an_evaluation_sees_is_one_line_and_exit_3(tmp_path):
+    """The only step of an epoch has a finite loss, that of the parameters after it is not."""
+    flags = ["--config.optimizer.learning_rate=1e38", "--config.train.batch_size=200"]
+    finished = main(tmp_path / "run", *flags)
+    assert finished.returncode == 3
+    (line,) = finished.stderr.splitlines()
+    assert "loss not finite at step 1" in line
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path):
+    command = [sys.executable, "-m", "memjax.main", *SMALL, f"--workdir={tmp_path / 'run'}"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=command_line.ROOT,
+        env=command_line.environment(),
+    ) as process:  # fmt: skip
+        assert process.stdout.readline().startswith("memjax ")
+        process.stdout.close()
+        assert (process.wait(timeout=120), process.stderr.read()) == (0, "")
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
 def test_members_of_an_ensemble_that_diverge_are_named_and_the_others_end_as_alone(tmp_path):
     """At this rate some seeds are lost at once, and others are not."""
     flags = ["--config.optimizer.learning_rate=1e5", "--config.train.num_epochs=4"]
@@ -380,6 +454,9 @@ def test_a_pickled_npz_is_refused_and_never_loaded(tmp_path):
         (["--config.optimizer.name=adam"], ["config.optimizer.momentum=0.9", "sgd or rmsprop"]),
         (["--config.dataset.name=mnits"], ["config.dataset.name='mnits'", "source='digits'"]),
         (["--config.train.num_epochs=2147483647"], ["config.train.num_epochs", "int32"]),
+        (["--config.train.logs_per_epoch=2000000000"], ["must be at most 4, the steps of an"]),
+        (["--config.dataset.source=npz", "--config.dataset.path=~nosuchuser/x"], ["nosuchuser"]),
+        (["--config.model.name=" + "x" * 300 + ".py:Net"], ["config.model.name", "too long"]),
         (["--profile=-1"], ["profile"]),
         (["--config.train.batch_size=500"], ["config.train.batch_size", "at most 200"]),
         (["--config.dataset.source=digit"], ["did you mean digits"]),

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
         example_attribution as example_attribution,
         self_influence as self_influence,
     )
+    from memjax.analysis.attribution_estimators import tracin as tracin, trak as trak
+    from memjax.analysis.attribution_retrain import (
+        retrain as retrain,
+        retrained_measures as retrained_measures,
+    )
     from memjax.analysis.critical import (
         critical_bounds as critical_bounds,
         critical_bounds_over_radii as critical_bounds_over_radii,
@@ -127,6 +132,14 @@ _PUBLIC = {
     "attribution": (
         "example_attribution",
         "self_influence",
+    ),
+    "attribution_estimators": (
+        "tracin",
+        "trak",
+    ),
+    "attribution_retrain": (
+        "retrain",
+        "retrained_measures",
     ),
     "critical": (
         "critical_bounds",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from memjax.analysis._precision import wide_dtype
+from memjax.analysis._precision import power_of_two, wide_dtype, widened
 
 
 def lanczos(
@@ -86,8 +86,10 @@ def inner(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
 
 
 def norm(vector: list[jax.Array]) -> jax.Array:
-    """Returns the Euclidean norm of a list."""
-    return jnp.sqrt(inner(vector, vector))
+    """Returns the Euclidean norm of a list, whose squares may be too small for float32."""
+    scale = power_of_two(vector)
+    parts = [widened(leaf) / scale for leaf in vector]
+    return scale * jnp.sqrt(inner(parts, parts))
 
 
 def scaled(vector: list[jax.Array], factor: jax.Array) -> list[jax.Array]:

@@ -96,7 +96,7 @@ def example_attribution(
         weight_decay=weight_decay, optimizer=optimizer, example_loss=example_loss, mesh=mesh,
     )  # fmt: skip
     measure = make_measure(measure, example_loss)
-    query_images, query_labels = check_queries(problem, query_images, query_labels)
+    query_images, query_labels = check_queries(problem, query_images, query_labels, measure)
     last = [problem.num_steps] if probe_steps is None else probe_steps
     probes = inputs.check_probes(last, problem.num_steps)
     rows = _attribute(

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memjax.analysis._unrolled.sensitivity_inputs import positive
-from memjax.analysis.attribution_measures import check_query_shapes
+from memjax.analysis._arguments import check_key, check_number
+from memjax.analysis.attribution_measures import check_measured, check_query_shapes
 from memjax.analysis.inputs import check_model
 from memjax.analysis.losses import softmax_cross_entropy
+from memjax.analysis.microbatch import check_size
 from memjax.analysis.products import gradient_products, projected_gradients
 from memjax.errors import InputError
 
@@ -65,6 +66,7 @@ def tracin(
             "equally many, at least one"
         )
     query_images, query_labels = check_query_shapes(images, labels, query_images, query_labels)
+    check_measured(logits_fn, checkpoints[0], query_images, query_labels, example_loss)
     total: Any = 0.0
     for params, weight in zip(checkpoints, weights.tolist(), strict=True):
         products = gradient_products(
@@ -126,13 +128,13 @@ def trak(
         raise InputError("networks: none given, must be at least one")
     if measure not in ("loss", "margin"):
         raise InputError(f"measure is {measure!r}, must be 'loss' or 'margin'")
-    if not damping >= 0:
-        raise InputError(f"damping is {damping}, must be at least 0")
-    positive("dimension", dimension, 1)
+    check_number("damping", damping, at_least=0)
+    key, dimension = check_key(key), check_size("dimension", dimension)
     query_images, query_labels = check_query_shapes(images, labels, query_images, query_labels)
     scores, errors, query_errors = [], [], []
     for place, params in enumerate(networks):
         check_model(logits_fn, params, images, labels, by_params=True)
+        check_measured(logits_fn, params, query_images, query_labels, softmax_cross_entropy)
         arguments = (jax.random.fold_in(key, place), logits_fn, params)
         features, query_features = (
             projected_gradients(

@@ -6,7 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._leaves import merge_params
 from memjax.analysis.attribution_run import Problem, check_precision
+from memjax.analysis.inputs import (
+    LogitsFn,
+    as_array,
+    check_labels,
+    check_scalar,
+    logits_of_example,
+)
+from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.scores import margin
 from memjax.errors import InputError
 
@@ -33,17 +42,44 @@ def make_measure(measure: str | Measure, example_loss: Measure) -> Measure:
     return measure
 
 
-def check_queries(problem: Problem, images: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
-    """Returns the queries as arrays, or raises InputError where they are not like the examples."""
-    return check_query_shapes(problem.run.images, problem.run.labels, images, labels)
+def check_queries(
+    problem: Problem, images: Any, labels: Any, measure: Measure
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the queries as arrays, or raises InputError where they are not like the examples.
+
+    Args:
+      problem: the training.
+      images: [queries ...].
+      labels: [queries ...].
+      measure: what is measured of them.
+    """
+    run, logits_fn = problem.run, problem.training.program.logits_fn
+    images, labels = check_query_shapes(run.images, run.labels, images, labels)
+    params = merge_params(problem.start.params, run.fixed)
+    return images, check_measured(logits_fn, params, images, labels, measure)
+
+
+def check_measured(
+    logits_fn: LogitsFn, params: Any, images: jax.Array, labels: jax.Array, measure: Measure
+) -> jax.Array:
+    """Returns the labels of queries; raises InputError for what the measure is not defined for."""
+    logits = logits_of_example(logits_fn, params, images)
+    num_classes = logits.shape[0] if measure in (softmax_cross_entropy, margin) else None
+    labels = check_labels(
+        labels, len(images), num_classes, num_classes is None, name="query_labels",
+        of="query_images",
+    )  # fmt: skip
+    check_scalar("measure", measure, logits, labels)
+    return labels
 
 
 def check_query_shapes(
     images: Any, labels: Any, query_images: Any, query_labels: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the queries as arrays of the images' dtype, or raises InputError."""
+    query_images = as_array("query_images", query_images)
+    query_labels = as_array("query_labels", query_labels)
     check_precision({}, query_images, "query_images")
-    query_images, query_labels = jnp.asarray(query_images), jnp.asarray(query_labels)
     example_shape, label_shape = jnp.shape(images)[1:], jnp.shape(labels)[1:]
     if (
         not query_images.ndim

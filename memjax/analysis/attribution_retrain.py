@@ -141,8 +141,8 @@ def retrained_measures(
         logits_fn, params, images, labels, batches, learning_rate, momentum=momentum,
         weight_decay=weight_decay, optimizer=optimizer, example_loss=example_loss, mesh=mesh,
     )  # fmt: skip
-    query_images, query_labels = check_queries(problem, query_images, query_labels)
     measure = make_measure(measure, example_loss)
+    query_images, query_labels = check_queries(problem, query_images, query_labels, measure)
     chunks = _retrain_chunks(problem, weights, chunk_size)
     return jnp.concatenate(
         [

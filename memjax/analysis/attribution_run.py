@@ -1,7 +1,9 @@
 """Training with a weight for every example, as data and as one differentiable step."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +15,7 @@ from jax.extend import core
 from memjax.analysis._leaves import merge_params
 from memjax.analysis._unrolled import sensitivity_inputs as inputs
 from memjax.analysis._unrolled.sensitivity_inputs import Params, SgdRun
-from memjax.analysis.inputs import check_model
+from memjax.analysis.inputs import as_array, check_model, check_params
 from memjax.errors import InputError
 
 
@@ -65,7 +67,7 @@ def make_problem(
     """Returns the training, or raises InputError."""
     program = inputs.make_program(logits_fn, example_loss, mesh)
     _check_optimizer(optimizer, learning_rate, momentum, weight_decay)
-    check_precision(params, images)
+    check_precision(check_params(params), images)
     check_model(logits_fn, params, images, labels, example_loss=example_loss, by_params=True)
     checked = inputs.check_run(
         program, params, images, labels, batches,
@@ -105,7 +107,7 @@ def check_precision(params: Any, images: Any, name: str = "images") -> None:
     """Raises InputError where a difference of two trainings would drown in rounding."""
     for named, tree in (("params", params), (name, images)):
         for leaf in jax.tree.leaves(tree):
-            dtype = jnp.asarray(leaf).dtype
+            dtype = as_array(named, leaf).dtype
             if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
                 raise InputError(
                     f"{named} are {dtype}: its rounding is larger than what one example does to "
@@ -231,19 +233,26 @@ def symmetric_second_derivative(problem: Problem) -> bool:
             training.program, run.fixed, params, *batch_examples(run, jnp.int32(0))[1:]
         )
     )(params)
-    return all(name in _TRUE_DERIVATIVES for name in _custom_derivatives(losses.jaxpr))
+    return all(map(_is_true_derivative, _custom_derivatives(losses.jaxpr)))
 
 
-# Functions whose custom derivative is the derivative.
+# Functions of JAX and of memjax whose custom derivative is the derivative.
 _TRUE_DERIVATIVES = frozenset({"relu", "relu6", "logsumexp", "softmax", "_window_max"})
+_OWN_FOLDERS = (f"{Path(jax.__file__).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}")
+
+
+def _is_true_derivative(function: str) -> bool:
+    """Whether a function "name at file:line" is one of those; a user's may have the same name."""
+    name, _, place = function.partition(" at ")
+    return name in _TRUE_DERIVATIVES and place.startswith(_OWN_FOLDERS)
 
 
 def _custom_derivatives(jaxpr: Any) -> Iterator[str]:
-    """Yields the names of all functions with a custom derivative in a jaxpr."""
+    """Yields all functions with a custom derivative in a jaxpr, as "name at file:line"."""
     for equation in jaxpr.eqns:
         if equation.primitive.name.startswith("custom_jvp"):
             info = getattr(equation.params.get("call_jaxpr"), "jaxpr", None)
-            yield str(getattr(getattr(info, "debug_info", None), "func_src_info", "")).split(" ")[0]
+            yield str(getattr(getattr(info, "debug_info", None), "func_src_info", ""))
         elif equation.primitive.name.startswith("custom"):
             yield equation.primitive.name
         for inner in core.jaxprs_in_params(equation.params):

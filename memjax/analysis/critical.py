@@ -15,12 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from memjax.analysis import interval
+from memjax.analysis._arguments import check_key, check_number
 from memjax.analysis._certificates.certificates import certify
 from memjax.analysis._search import attacks, climbing, search
 from memjax.analysis._search.attacks import Lass, lass, pgd
 from memjax.analysis._search.search import Found
 from memjax.analysis.critical_distance import CriticalRadius, critical_radius
 from memjax.analysis.inputs import LogitsFn
+from memjax.analysis.microbatch import check_size
 from memjax.errors import InputError
 from memjax.keys import tagged
 
@@ -181,10 +183,12 @@ def critical_bounds_over_radii(
       >>> bounds.lower.tolist()
       [[True, False], [True, True]]
     """
+    key = check_key(key)
     if not len(radii):
         raise InputError("radii: empty, at least one radius is needed")
     for radius in radii:
-        search.check_radius(radius)
+        check_number("radius", radius, at_least=0)
+    max_steps, num_starts = check_size("max_steps", max_steps), check_size("num_starts", num_starts)
     search_logits_fn = search_logits_fn or logits_fn
     problem = search.make_problem(search_logits_fn, params, images, radii[0], clip, microbatch_size)
     unknown = interval.unknown_primitive(logits_fn, params, problem.images)
@@ -281,6 +285,9 @@ def critical_sample_ratio(
       [...] float32, in [0, 1]; the shape of `radius` where it is given. Of found distances it is a
       lower bound of the CSR, of certified ones an upper one.
 
+    Raises:
+      InputError: no examples, or a radius beside what are no distances.
+
     Example:
       >>> critical_sample_ratio(jnp.array([True, False, False, False])).item()
       0.25
@@ -289,7 +296,11 @@ def critical_sample_ratio(
       [0.0, 0.5, 0.75]
     """
     values = jnp.asarray(is_critical)
+    if not values.ndim or not values.shape[-1]:
+        raise InputError(f"is_critical: shape {values.shape}, must be [... n] with n at least 1")
     if radius is not None:
+        if not jnp.issubdtype(values.dtype, jnp.floating):
+            raise InputError(f"is_critical: {values.dtype}, must be float distances with a radius")
         radii = jnp.asarray(radius, values.dtype)[..., None]
         values = values[(None,) * (radii.ndim - 1)] <= radii
     return values.mean(-1, dtype=jnp.float32)

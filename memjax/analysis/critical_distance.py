@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from memjax.analysis import interval
+from memjax.analysis._arguments import check_key, check_number
 from memjax.analysis._certificates import certificates
 from memjax.analysis._search import attacks, climbing, search
 from memjax.analysis._search.search import Problem
 from memjax.analysis.inputs import LogitsFn
-from memjax.errors import InputError
+from memjax.analysis.microbatch import check_size
 from memjax.keys import tagged
 
 _CLIMB_STEPS, _PGD_STEPS, _NUM_TARGETS = 30, 20, 3
@@ -274,8 +275,9 @@ def critical_radius(
       >>> radius.found.round(3).tolist(), radius.certified.round(3).tolist()
       ([0.05000000074505806, 0.4000000059604645], [0.05000000074505806, 0.4000000059604645])
     """
-    if not (np.isfinite(max_radius) and max_radius > 0):
-        raise InputError(f"max_radius: {max_radius}, must be finite and above 0")
+    key = check_key(key)
+    check_number("max_radius", max_radius, above=0)
+    num_starts = check_size("num_starts", num_starts)
     search_logits_fn = search_logits_fn or logits_fn
     problem = search.make_problem(logits_fn, params, images, max_radius, clip, microbatch_size)
     is_affine = interval.is_affine(logits_fn, params, problem.images)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memjax.analysis._precision import widened
 from memjax.analysis.inputs import check_logits
@@ -74,6 +75,7 @@ def probability_correct(correct: jax.Array) -> jax.Array:
       >>> probability_correct(jnp.array([[True, True, False], [True, False, False]]))
       Array([1. , 0.5, 0. ], dtype=float32)
     """
+    correct = jnp.asarray(correct)
     if correct.ndim < 2 or correct.shape[-2] == 0:
         raise InputError(f"correct: shape {correct.shape}, must be [... members n], members >= 1")
     return correct.mean(-2, dtype=jnp.float32)
@@ -104,7 +106,7 @@ def first_epoch_learned(correct: jax.Array, epochs: jax.Array | None = None) -> 
     if epochs.shape != (num_checkpoints,):
         raise InputError(f"epochs: shape {epochs.shape}, must be ({num_checkpoints},)")
     never = jnp.asarray(-1, epochs.dtype)
-    correct = correct.astype(bool)
+    correct = jnp.asarray(correct).astype(bool)
     first = jnp.where(correct.any(0), epochs[correct.argmax(0)], never)
     wrong_from_the_end = jnp.flip(~correct, 0)
     start = num_checkpoints - wrong_from_the_end.argmax(0)
@@ -135,7 +137,7 @@ def forgetting_events(correct: jax.Array) -> Forgetting:
                  never_learned=Array([False, False,  True], dtype=bool))
     """
     _num_checkpoints("correct", correct)
-    correct = correct.astype(bool)
+    correct = jnp.asarray(correct).astype(bool)
     forgotten = correct[:-1] & ~correct[1:]
     return Forgetting(forgotten.sum(0, dtype=jnp.int32), ~correct.any(0))
 
@@ -162,6 +164,7 @@ def aum(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """
     _num_checkpoints("logits", logits)
     logits, labels = check_logits(logits, labels)
+    logits = jnp.asarray(logits)
     if logits.ndim < 3:
         raise InputError(f"logits: shape {logits.shape}, must be [checkpoints ... n classes]")
     margins = jax.vmap(margin)
@@ -194,7 +197,7 @@ def loss_trajectory(losses: jax.Array) -> LossTrajectory:
       (Array([0.375, 1.   ], dtype=float32), Array([0.125, 0.   ], dtype=float32))
     """
     _num_checkpoints("losses", losses)
-    losses = widened(losses)
+    losses = widened(jnp.asarray(losses))
     probability = jnp.exp(-losses)
     return LossTrajectory(losses.mean(0), losses.var(0), probability.mean(0), probability.std(0))
 
@@ -218,6 +221,7 @@ def agreement(predictions: jax.Array) -> jax.Array:
       >>> agreement(jnp.array([[3, 0], [3, 1], [3, 1]])).round(3)
       Array([1.   , 0.333], dtype=float32)
     """
+    predictions = jnp.asarray(predictions)
     if predictions.ndim < 2 or predictions.shape[-2] < 2:
         raise InputError(
             f"predictions: shape {predictions.shape}, must be [... members n], members >= 2"
@@ -233,6 +237,7 @@ def agreement(predictions: jax.Array) -> jax.Array:
 
 
 def _num_checkpoints(name: str, values: jax.Array) -> int:
-    if values.ndim < 2 or values.shape[0] == 0:
-        raise InputError(f"{name}: shape {values.shape}, must be [checkpoints ... n], not empty")
-    return values.shape[0]
+    shape = np.shape(values)
+    if len(shape) < 2 or shape[0] == 0:
+        raise InputError(f"{name}: shape {shape}, must be [checkpoints ... n], not empty")
+    return shape[0]

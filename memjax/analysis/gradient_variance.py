@@ -67,20 +67,24 @@ def variance_of_gradients(gradients: Iterable[jax.Array]) -> jax.Array:
     (The paper calls it a variance and takes the root.) One checkpoint is in memory at a time.
 
     Args:
-      gradients: of each checkpoint in turn, [n ...], as `label_logit_gradients` returns them.
+      gradients: of each checkpoint in turn, [n ...], as `label_logit_gradients` returns them; of
+        the same examples.
 
     Returns:
       [n].
 
     Raises:
-      InputError: fewer than two checkpoints.
+      InputError: fewer than two checkpoints, or of different shapes.
 
     Example:
       >>> variance_of_gradients([jnp.array([[1.0, 0.0]]), jnp.array([[3.0, 0.0]])]).tolist()
       [0.5]
     """
     count, mean, squares = 0, jnp.zeros(()), jnp.zeros(())
-    for found in gradients:
+    for found in map(jnp.asarray, gradients):
+        if not found.ndim or (count and found.shape != mean.shape):
+            wanted = list(mean.shape) if count else "[n ...]"
+            raise InputError(f"gradients: {list(found.shape)} at checkpoint {count}, not {wanted}")
         count += 1
         moved = found - mean
         mean = mean + moved / count

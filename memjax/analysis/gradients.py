@@ -8,11 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from memjax.analysis._ghost.kernels import ParamUses
-from memjax.analysis._ghost.norms import elements_per_example, squared_norms
+from memjax.analysis._ghost.norms import elements_per_example, leaf_norms
 from memjax.analysis._ghost.param_uses import find_param_uses
 from memjax.analysis._ghost.trace import trace_example
 from memjax.analysis._leaves import is_floating, merge_params, split_params
-from memjax.analysis._precision import largest_magnitude, scaled_norm, widened
+from memjax.analysis._precision import (
+    largest_magnitude,
+    scaled_norm,
+    widened,
+    widened_norm,
+)
 from memjax.analysis.inputs import ExampleLoss, LogitsFn, as_array, check_model, check_params
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.microbatch import (
@@ -177,8 +182,8 @@ def _gradient_norms(
         def norms(image: jax.Array, label: jax.Array) -> Any:
             traced = trace_example(uses, leaves, image)
             cotangent, scale = scaled_cotangent(example_loss, traced.logits, label)
-            squares = squared_norms(uses, traced, cotangent)
-            found = {leaf: scale * jnp.sqrt(square) for leaf, square in squares.items()}
+            norms = leaf_norms(uses, traced, cotangent)
+            found = {leaf: scale * norm for leaf, norm in norms.items()}
             return found, traced.logits if with_logits else None
 
     def wanted(image: jax.Array, label: jax.Array) -> Any:
@@ -219,7 +224,7 @@ def _plain_gradient_norms(logits_fn, params, image, label, example_loss):
     (gradients,) = pull_back(cotangent)
     places = [i for i, leaf in enumerate(jax.tree.leaves(params)) if is_floating(leaf)]
     each = zip(places, jax.tree.leaves(gradients), strict=True)
-    return {i: scale * jnp.sqrt(jnp.sum(jnp.square(widened(g)))) for i, g in each}
+    return {i: scale * widened_norm(g) for i, g in each}
 
 
 def _check_no_gradient_is_formed(params: Any, uses: ParamUses) -> None:

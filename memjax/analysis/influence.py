@@ -5,7 +5,6 @@ the damped Gauss-Newton matrix describes.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +12,16 @@ import jax
 import jax.numpy as jnp
 
 import memjax.analysis._ekfac as ekfac
+from memjax.analysis._arguments import check_number
 from memjax.analysis._leaves import merge_params, split_params
+from memjax.analysis._precision import power_of_two
 from memjax.analysis._unrolled.sensitivity_inputs import positive
-from memjax.analysis.attribution_measures import Measure, check_query_shapes, make_measure
+from memjax.analysis.attribution_measures import (
+    Measure,
+    check_measured,
+    check_query_shapes,
+    make_measure,
+)
 from memjax.analysis.inputs import check_model
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.errors import InputError
@@ -85,13 +91,14 @@ def influence_functions(
     query_images, query_labels = check_query_shapes(images, labels, query_images, query_labels)
     if method not in _METHODS:
         raise InputError(f"method is {method!r}, must be one of {', '.join(_METHODS)}")
-    if damping is not None and not 0 <= damping < math.inf:
-        raise InputError(f"damping is {damping}, must be at least 0")
+    if damping is not None:
+        check_number("damping", damping, at_least=0)
     positive("max_iterations", max_iterations, 1)
     size = min(positive("microbatch_size", microbatch_size, 100), len(images))
     # Microbatches of one size: the largest not above `size` that divides n.
     size = next(m for m in range(size, 0, -1) if len(images) % m == 0)
     measure = make_measure(measure, example_loss)
+    query_labels = check_measured(logits_fn, params, query_images, query_labels, measure)
     arguments = (params, images, labels, query_images, query_labels)
     if method == "ekfac":
         ekfac.layers(logits_fn, params, images)
@@ -162,8 +169,19 @@ def _by_cg(
     def gradient(image: jax.Array, label: jax.Array) -> Any:
         return jax.grad(lambda p: measure(logits(p, image[None])[0], label))(floating)
 
-    def solved(gradient: Any) -> Any:
-        return jax.scipy.sparse.linalg.cg(curve, gradient, tol=tolerance, maxiter=max_iterations)[0]
+    def solved(gradient: Any) -> tuple[Any, jax.Array]:
+        """Returns the solution over a scale, and the scale.
+
+        The squares of what a memorized query's gradient is would be 0 in float32.
+        """
+        scale = power_of_two(jax.tree.leaves(gradient))
+        solution, _ = jax.scipy.sparse.linalg.cg(
+            curve,
+            jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradient),
+            tol=tolerance,
+            maxiter=max_iterations,
+        )
+        return solution, scale
 
     def slopes(vector: Any) -> jax.Array:
         """Returns [n]: by how much the loss of every example changes along the vector."""
@@ -179,5 +197,5 @@ def _by_cg(
         return jax.lax.map(of_microbatch, microbatches).reshape(-1)
 
     # Two maps: the solver takes a batch along the first axis only.
-    solutions = jax.vmap(solved)(jax.vmap(gradient)(query_images, query_labels))
-    return -jax.vmap(slopes)(solutions) / len(images)
+    solutions, scales = jax.vmap(solved)(jax.vmap(gradient)(query_images, query_labels))
+    return -jax.vmap(slopes)(solutions) * scales[:, None] / len(images)

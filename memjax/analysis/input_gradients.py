@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._arguments import check_key, check_number
 from memjax.analysis._precision import largest_magnitude, scaled_norm, wide_dtype, widened
 from memjax.analysis.gradients import scaled_cotangent
 from memjax.analysis.inputs import ExampleLoss, LogitsFn, check_model
@@ -104,7 +105,7 @@ def input_loss_curvature(
       [n], float32 (float64 for a float64 model): nats for each squared unit of `images`.
 
     Raises:
-      InputError: as `input_gradient_norms`, or a size below 1.
+      InputError: as `input_gradient_norms`, a size below 1, or a step that is not above 0.
 
     Example:
       >>> def logits_fn(params, images):
@@ -119,6 +120,9 @@ def input_loss_curvature(
         logits_fn, params, images, labels, example_loss=example_loss, by_images=True
     )
     count, size = check_size("num_probes", num_probes), check_microbatch_size(microbatch_size)
+    if step_size is not None:
+        check_number("step_size", step_size, above=0)
+    key = check_key(key, len(images))
     arguments = (logits_fn, params, images, labels, step_size, count, size, example_loss)
     return _input_loss_curvature(key, *arguments)
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memjax.analysis._arguments import is_concrete
 from memjax.analysis._ghost.param_uses import find_param_uses
 from memjax.analysis._jaxprs import check_logits_shape
 from memjax.analysis._leaves import is_floating
@@ -38,8 +39,14 @@ class Inputs(NamedTuple):
     labels: Any
 
 
+# Of an integer or bool leaf: how many values are looked at, and how large a mode is.
+_MOST_SWITCHES, _LARGEST_MODE = 16, 4
+# Labels of None are given, and wrong.
+_NOT_GIVEN: Any = object()
+
+
 class _Facts(NamedTuple):
-    num_classes: int
+    logits: jax.ShapeDtypeStruct  # of one example
     has_derivative: bool
 
 
@@ -51,7 +58,7 @@ def check_model(
     logits_fn: LogitsFn,
     params: Any,
     images: jax.Array,
-    labels: Any = None,
+    labels: Any = _NOT_GIVEN,
     *,
     example_loss: ExampleLoss = softmax_cross_entropy,
     by_params: bool = False,
@@ -65,7 +72,7 @@ def check_model(
       params: pytree of arrays.
       images: [n ...].
       labels: [n] integers in [0, classes), looked at where they are concrete. For another
-        `example_loss` than the cross-entropy, [n ...] of any kind.
+        `example_loss` than the cross-entropy, [n ...] of any kind. Left out where there are none.
       example_loss: the loss that they are for.
       by_params: whether `params` are differentiated.
       by_images: whether `images` are differentiated.
@@ -97,14 +104,21 @@ def check_model(
             "params: no leaf of params has a derivative: logits_fn uses none of the floating-point "
             "ones (does it close over its parameters, or stop every gradient?)"
         )
-    if labels is not None:
+    if labels is _NOT_GIVEN:
+        labels = None
+    else:
         is_class = example_loss is softmax_cross_entropy
-        labels = check_labels(
-            labels, images.shape[0], facts.num_classes if is_class else None, any_kind=not is_class
-        )
+        num_classes = facts.logits.shape[0] if is_class else None
+        labels = check_labels(labels, images.shape[0], num_classes, any_kind=not is_class)
+        check_scalar("example_loss", example_loss, facts.logits, labels)
     if one_device:
         check_on_one_device(*(array for array in (images, labels) if array is not None))
     return Inputs(params, images, labels)
+
+
+def logits_of_example(logits_fn: LogitsFn, params: Any, images: jax.Array) -> jax.ShapeDtypeStruct:
+    """Returns the shape [classes] and dtype of one example's logits, of a model that is one."""
+    return _facts(logits_fn, check_params(params), images).logits
 
 
 def check_logits(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -123,8 +137,39 @@ def check_logits(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.A
     return logits, check_labels(labels, logits.shape[-2], logits.shape[-1])
 
 
+def check_scalar(name: str, fn: Any, logits: Any, labels: Any) -> None:
+    """Raises InputError unless `fn(logits [classes], label) -> one float`.
+
+    Args:
+      name: of the argument that `fn` is.
+      fn: an `example_loss`, or a measure.
+      logits: [classes], or anything with its shape and dtype.
+      labels: [n ...], likewise.
+    """
+    if fn is softmax_cross_entropy:
+        return
+    if not callable(fn):
+        raise InputError(
+            f"{name}: must be a function (logits [classes], label) -> scalar, not {fn!r}"
+        )
+    label = jax.ShapeDtypeStruct(labels.shape[1:], labels.dtype)
+    found = jax.eval_shape(fn, logits, label)
+    is_scalar = getattr(found, "shape", None) == ()
+    if not is_scalar or not jnp.issubdtype(found.dtype, jnp.floating):
+        raise InputError(
+            f"{name}: must return one float for logits [{logits.shape[0]}] and a label "
+            f"{list(label.shape)}, not {found}"
+        )
+
+
 def check_labels(
-    labels: Any, num_examples: int, num_classes: int | None, any_kind: bool = False
+    labels: Any,
+    num_examples: int,
+    num_classes: int | None,
+    any_kind: bool = False,
+    *,
+    name: str = "labels",
+    of: str = "images",
 ) -> jax.Array:
     """Checks labels [n] (with `any_kind`, [n ...]); returns them as an array.
 
@@ -133,29 +178,35 @@ def check_labels(
       num_examples: n.
       num_classes: they must be in [0, num_classes) where they are concrete; None for no such limit.
       any_kind: they are not classes, but whatever a user's `example_loss` takes.
+      name: of the argument.
+      of: what they are the labels of.
     """
-    labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
+    try:
+        labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
+    except ValueError:
+        raise InputError(f"{name}: must be an array, not a list of unequal lengths") from None
     shape, dtype = labels.shape, labels.dtype
     if not shape or shape[0] != num_examples:
+        what = labels if dtype.hasobject else list(shape)
         raise InputError(
-            f"labels: must be [{num_examples}], as many as images, not {list(shape)}: their "
-            "lengths must be equal"
+            f"{name}: must be [{num_examples}], as many as {of}, not {what}: their lengths must be "
+            "equal"
         )
     if any_kind:
-        return as_array("labels", labels)
+        return as_array(name, labels)
     if len(shape) != 1 or not jnp.issubdtype(dtype, jnp.integer):
         limit = "" if num_classes is None else f" in [0, {num_classes})"
         raise InputError(
-            f"labels: must be [{num_examples}] integers{limit}, one an example, not "
+            f"{name}: must be [{num_examples}] integers{limit}, one an example, not "
             f"{dtype}{list(shape)}"
         )
-    if num_classes is not None and _is_concrete(labels):
+    if num_classes is not None and is_concrete(labels):
         values = np.asarray(labels)
         outside = (values < 0) | (values >= num_classes)
         if outside.any():
             first = int(outside.argmax())
             raise InputError(
-                f"labels: {values[first]} (of example {first}) is not a class in [0, {num_classes})"
+                f"{name}: {values[first]} (of example {first}) is not a class in [0, {num_classes})"
             )
     return jnp.asarray(labels)
 
@@ -182,17 +233,11 @@ def as_array(name: str, value: Any) -> jax.Array:
         raise InputError(f"{name}: must be a numeric array, not {what}") from None
 
 
-def _is_concrete(array: Any) -> bool:
-    if isinstance(array, jax.Array):
-        return not isinstance(array, jax.core.Tracer) and array.is_fully_addressable
-    return True
-
-
 def _facts(logits_fn: LogitsFn, params: Any, images: jax.Array) -> _Facts:
     leaves, structure = jax.tree.flatten(params)
     signature = (
         structure,
-        tuple((leaf.shape, leaf.dtype) for leaf in leaves),
+        tuple((leaf.shape, leaf.dtype, _switches(leaf)) for leaf in leaves),
         images.shape[1:],
         images.dtype,
     )
@@ -208,6 +253,19 @@ def _facts(logits_fn: LogitsFn, params: Any, images: jax.Array) -> _Facts:
     return known[signature]
 
 
+def _switches(leaf: jax.Array) -> bytes | None:
+    """Returns what a small integer or bool leaf may switch on in a network.
+
+    A mode is one of a few small numbers. A counter of steps is soon none of them, and all of its
+    values are then one: what was found out about a network need not be found out at every step.
+    """
+    is_switch = jnp.issubdtype(leaf.dtype, jnp.bool_) or jnp.issubdtype(leaf.dtype, jnp.integer)
+    if not is_switch or leaf.size > _MOST_SWITCHES or not is_concrete(leaf):
+        return None
+    values = np.asarray(leaf).astype(np.int64)
+    return np.clip(values, -1, _LARGEST_MODE).tobytes()
+
+
 def _find_facts(logits_fn: LogitsFn, params: Any, images: jax.Array) -> _Facts:
     for num_examples in (images.shape[0], 1):
         batch = jax.ShapeDtypeStruct((num_examples, *images.shape[1:]), images.dtype)
@@ -218,4 +276,4 @@ def _find_facts(logits_fn: LogitsFn, params: Any, images: jax.Array) -> _Facts:
     if has_derivative:
         uses = find_param_uses(logits_fn, params, images)
         has_derivative = bool(uses.kernels or uses.elementwise or uses.shared or uses.other)
-    return _Facts(logits.shape[1], has_derivative)
+    return _Facts(jax.ShapeDtypeStruct(logits.shape[1:], logits.dtype), has_derivative)

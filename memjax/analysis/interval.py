@@ -16,11 +16,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._arguments import is_concrete
 from memjax.analysis._certificates.interval_graph import Graph, read
 from memjax.analysis._certificates.interval_rounding import widened
 from memjax.analysis._certificates.interval_value import Interval, lower_of, upper_of
 from memjax.analysis._certificates.relaxation import Propagation, UnknownPrimitive
-from memjax.analysis.inputs import LogitsFn
+from memjax.analysis.inputs import LogitsFn, as_array, check_model
+from memjax.errors import InputError
 
 _logger = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ def _smallest_leads(logits_fn, refine_up_to, use_lines, params, lower, upper, la
     leads = jax.lax.map(lead, classes)
     # A network that may overflow may give NaN, which lines do not know of.
     is_bounded = jnp.isfinite(logits.lower[label]) & (logits.upper < jnp.inf)
+    # A class of the logit -inf is masked out: its lead, without digits, is beyond all others.
+    leads = jnp.where(logits.upper == -jnp.inf, jnp.inf, leads)
     return jnp.where(is_bounded, leads, -jnp.inf)
 
 
@@ -76,11 +80,10 @@ def unknown_primitive(logits_fn: LogitsFn, params: Any, images: jax.Array) -> st
     try:
         jax.eval_shape(functools.partial(_logit_bounds, logits_fn), params, image, image)
     except UnknownPrimitive as error:
-        return str(error)
+        return error.primitive
     return None
 
 
-@functools.partial(jax.jit, static_argnames="logits_fn")
 def interval_bounds(
     logits_fn: LogitsFn, params: Any, lower: jax.Array, upper: jax.Array
 ) -> Interval:
@@ -97,7 +100,8 @@ def interval_bounds(
       Interval(lower, upper), both [n classes]: every logit of every image in the box lies between.
 
     Raises:
-      UnknownPrimitive: names a primitive of the network that has no rule.
+      InputError: the corners do not fit, a lower one is above an upper one, or the network has a
+        primitive without a rule (`UnknownPrimitive`, which names it).
 
     Example:
       >>> logits_fn = lambda params, images: jax.nn.relu(images @ params)
@@ -105,6 +109,20 @@ def interval_bounds(
       >>> bounds.upper.round(3).tolist()
       [[1.0, 1.0]]
     """
+    lower, upper = as_array("lower", lower), as_array("upper", upper)
+    if (lower.shape, lower.dtype) != (upper.shape, upper.dtype):
+        raise InputError(
+            f"lower, upper: {lower.dtype}{list(lower.shape)}, {upper.dtype}{list(upper.shape)}, "
+            "must be the same"
+        )
+    params, lower, _ = check_model(logits_fn, params, lower, by_images=True, one_device=False)
+    if is_concrete(lower) and is_concrete(upper) and not bool((lower <= upper).all()):
+        raise InputError("lower, upper: a box is empty, lower must be at most upper everywhere")
+    return _interval_bounds(logits_fn, params, lower, upper)
+
+
+@functools.partial(jax.jit, static_argnames="logits_fn")
+def _interval_bounds(logits_fn, params, lower, upper):
     one = functools.partial(_logit_bounds, logits_fn, params)
     return jax.vmap(one)(lower, upper)
 
@@ -148,7 +166,7 @@ def certified(
     try:
         leads = jax.vmap(one)(lower, upper, labels)
     except UnknownPrimitive as error:
-        _logger.warning("no upper bound: interval propagation has no rule for '%s'", error)
+        _logger.warning("no upper bound: %s", error)
         return jnp.zeros(labels.shape, bool)
     is_other = jnp.arange(leads.shape[1])[None] != labels[:, None]
     # `leads` of NaN (an unbounded network) compare false: not certified.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from memjax.analysis._ghost.norms import elements_per_example, squared_norm
+from memjax.analysis._ghost.norms import elements_per_example, gradient_norm
 from memjax.analysis._ghost.param_uses import find_param_uses
 from memjax.analysis._ghost.products import (
     LeafGradient,
@@ -19,6 +19,7 @@ from memjax.analysis._ghost.products import (
 )
 from memjax.analysis._ghost.trace import trace_example
 from memjax.analysis._jaxprs import inlined_jaxpr, num_values
+from memjax.analysis._precision import widened, widened_norm
 from memjax.analysis.inputs import LogitsFn, as_array, check_model
 from memjax.analysis.microbatch import (
     check_microbatch_size,
@@ -103,13 +104,13 @@ def jacobian_norms(jacobians: jax.Array) -> jax.Array:
       jacobians: [n classes ...], from `input_jacobians`.
 
     Returns:
-      [n].
+      [n], float32 (float64 for float64).
 
     Example:
       >>> jacobian_norms(jnp.array([[[3.0, 0.0], [0.0, 4.0]]]))
       Array([5.], dtype=float32)
     """
-    return jnp.sqrt(jnp.sum(jnp.square(jacobians), axis=range(1, jacobians.ndim)))
+    return jax.vmap(widened_norm)(jnp.asarray(jacobians))
 
 
 def jacobian_singular_values(jacobians: jax.Array) -> jax.Array:
@@ -126,8 +127,7 @@ def jacobian_singular_values(jacobians: jax.Array) -> jax.Array:
       >>> jacobian_singular_values(jnp.array([[[3.0, 0.0], [0.0, 4.0]]]))
       Array([[4., 3.]], dtype=float32)
     """
-    flat = jacobians.reshape(*jacobians.shape[:2], -1)
-    return jnp.linalg.svd(flat, compute_uv=False)
+    return jnp.linalg.svd(_flat(jacobians), compute_uv=False)
 
 
 def extended_data_jacobian(jacobians: jax.Array, class_index: int) -> jax.Array:
@@ -151,6 +151,7 @@ def extended_data_jacobian(jacobians: jax.Array, class_index: int) -> jax.Array:
       Array([[2., 3.],
              [6., 7.]], dtype=float32)
     """
+    jacobians = jnp.asarray(jacobians)
     class_index = check_size("class_index", class_index, at_least=0)
     if not class_index < jacobians.shape[1]:
         raise InputError(f"class_index: {class_index} is not in [0, {jacobians.shape[1]})")
@@ -170,8 +171,13 @@ def extended_data_jacobian_spectra(jacobians: jax.Array) -> jax.Array:
       >>> extended_data_jacobian_spectra(jnp.ones((2, 1, 2))).round(3)
       Array([[2., 0.]], dtype=float32)
     """
-    flat = jacobians.reshape(*jacobians.shape[:2], -1)
-    return jnp.linalg.svd(flat.swapaxes(0, 1), compute_uv=False)
+    return jnp.linalg.svd(_flat(jacobians).swapaxes(0, 1), compute_uv=False)
+
+
+def _flat(jacobians: jax.Array) -> jax.Array:
+    """Returns [n classes pixels] in at least float32: half precision has no singular values."""
+    jacobians = widened(jnp.asarray(jacobians))
+    return jacobians.reshape(*jacobians.shape[:2], -1)
 
 
 def parameter_jacobian_norms(
@@ -217,9 +223,9 @@ def _parameter_jacobian_norms(logits_fn, params, images, microbatch_size):
 
     def norms(image: jax.Array) -> jax.Array:
         traced = trace_example(uses, leaves, image)
-        squared = jax.vmap(functools.partial(squared_norm, uses, traced))
+        by_logit = jax.vmap(functools.partial(gradient_norm, uses, traced))
         classes = jnp.eye(num_classes, dtype=traced.logits.dtype)
-        return jnp.sqrt(over_microbatches(squared, classes, microbatch_size=at_once))
+        return over_microbatches(by_logit, classes, microbatch_size=at_once)
 
     elements = elements_per_example(uses, leaves)
     size, at_once = examples_and_functions(elements, num_classes, microbatch_size)

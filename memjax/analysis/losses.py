@@ -22,7 +22,7 @@ def softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
       A scalar, float32 (float64 for float64 logits).
 
     Raises:
-      InputError: the label is no integer scalar.
+      InputError: the logits are not those of one example, or the label is no integer scalar.
 
     Example:
       >>> softmax_cross_entropy(jnp.zeros(10), jnp.int32(3)).round(4)
@@ -41,6 +41,11 @@ def softmax_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 def label_mask(logits: jax.Array, label: jax.Array) -> jax.Array:
     """Returns bool [classes], true at the label alone; all false for a label that is no class."""
+    if logits.ndim != 1:
+        raise InputError(
+            f"logits: must be [classes], of one example, not {list(logits.shape)}; jax.vmap takes "
+            "many"
+        )
     label = jnp.asarray(label)
     if label.ndim or not jnp.issubdtype(label.dtype, jnp.integer):
         raise InputError(

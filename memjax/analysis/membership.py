@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memjax.analysis._arguments import check_members
 from memjax.analysis._precision import widened
 from memjax.analysis.losses import label_logit, label_mask
 from memjax.analysis.membership_curves import attack_auc
+from memjax.analysis.microbatch import check_size
 from memjax.errors import InputError
 
 
@@ -206,11 +208,13 @@ def _rmia_scores(confidences, is_member, target, gamma, offline_factor, online):
     else:
         log_marginal = jnp.log1p((1 + offline_factor) / 2 * below_one)
     ratios = log_probabilities[target] - log_marginal
-    num_valid = jnp.isfinite(ratios).sum(dtype=jnp.int32)
+    # That of a label of probability 0 is -inf: a ratio too, the smallest.
+    is_known = ~jnp.isnan(ratios)
+    num_known = is_known.sum(dtype=jnp.int32)
     wanted = ratios - jnp.log(gamma)
     below = jnp.searchsorted(jnp.sort(ratios), wanted, side="right")
     below = below - (ratios <= wanted)  # the example itself is not of the population
-    return jnp.where(jnp.isfinite(ratios), below / jnp.maximum(num_valid - 1, 1), jnp.nan)
+    return jnp.where(is_known, below / jnp.maximum(num_known - 1, 1), jnp.nan)
 
 
 def example_vulnerability(confidences: jax.Array, is_member: jax.Array) -> Vulnerability:
@@ -221,7 +225,8 @@ def example_vulnerability(confidences: jax.Array, is_member: jax.Array) -> Vulne
     over the members is below .5.)
 
     Args:
-      confidences: [members n], from `logit_confidence`.
+      confidences: [members n], from `logit_confidence`. One that is not finite (training diverged)
+        counts in no mean and no deviation.
       is_member: bool [members n]; was the example in the member's training subset?
 
     Returns:
@@ -243,26 +248,29 @@ def example_vulnerability(confidences: jax.Array, is_member: jax.Array) -> Vulne
         for t in range(len(confidences))
     ]
     values = np.asarray(confidences, np.float64)
-    inside, outside = np.asarray(is_member), ~np.asarray(is_member)
-    auc = attack_auc(np.stack(scores), inside, axis=0)
+    auc = attack_auc(np.stack(scores), np.asarray(is_member), axis=0)
+    is_known = np.isfinite(values)
+    inside, outside = is_known & np.asarray(is_member), is_known & ~np.asarray(is_member)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: no member on that side
         means = [np.where(side, values, 0).sum(0) / side.sum(0) for side in (inside, outside)]
-        squares = np.square(values - np.where(inside, *(mean[None] for mean in means))).sum(0)
-        distance = (means[0] - means[1]) / np.sqrt(squares / (len(values) - 2))
+        from_mean = values - np.where(inside, *(mean[None] for mean in means))
+        squares = np.square(np.where(is_known, from_mean, 0)).sum(0)
+        distance = (means[0] - means[1]) / np.sqrt(squares / (is_known.sum(0) - 2))
     return Vulnerability(auc, distance, *means)
 
 
 def _checked(confidences: Any, is_member: Any, target: Any) -> tuple[jax.Array, jax.Array]:
     confidences = widened(jnp.asarray(confidences))
-    is_member = jnp.zeros(confidences.shape, bool) if is_member is None else jnp.asarray(is_member)
+    is_member = jnp.zeros(confidences.shape, bool) if is_member is None else is_member
+    is_member = jnp.asarray(check_members(is_member))
     if confidences.ndim != 2 or confidences.shape != is_member.shape:
         raise InputError(
             f"confidences, is_member: shapes {confidences.shape}, {is_member.shape}, "
             "must be the same [members n]"
         )
-    if not 0 <= target < len(confidences):
+    if not check_size("target", target, at_least=0) < len(confidences):
         raise InputError(f"target: {target}, must be from 0 to {len(confidences) - 1}")
-    return confidences, is_member.astype(bool)
+    return confidences, is_member
 
 
 def _shadows(confidences, is_member, target):

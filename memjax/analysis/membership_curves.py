@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
+from memjax.analysis._arguments import check_members
 from memjax.errors import InputError
 
 
@@ -29,8 +30,9 @@ def attack_auc(scores: Any, is_member: Any, axis: int = -1) -> np.ndarray:
     """
     scores, is_member = _as_scores(scores, is_member)
     is_known = ~np.isnan(scores)
-    # Unknown scores are made the largest, and so change the rank of no other.
-    ranks = scipy.stats.rankdata(np.where(is_known, scores, np.inf), axis=axis)
+    # Unknown scores are made the largest, above infinite ones, and so change the rank of no other.
+    finite = np.minimum(scores, np.finfo(np.float64).max)
+    ranks = scipy.stats.rankdata(np.where(is_known, finite, np.inf), axis=axis)
     is_in = is_member & is_known
     num_in = is_in.sum(axis=axis).astype(np.float64)
     num_out = (is_known & ~is_member).sum(axis=axis)
@@ -80,7 +82,7 @@ def attack_tpr(scores: Any, is_member: Any, false_positive_rates: Any) -> np.nda
 
 
 def _as_scores(scores: Any, is_member: Any) -> tuple[np.ndarray, np.ndarray]:
-    scores, is_member = np.asarray(scores, np.float64), np.asarray(is_member, bool)
+    scores, is_member = np.asarray(scores, np.float64), np.asarray(check_members(is_member))
     if scores.shape != is_member.shape or not scores.ndim:
         raise InputError(
             f"scores, is_member: shapes {scores.shape}, {is_member.shape}, must be the same"

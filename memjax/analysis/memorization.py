@@ -9,7 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from memjax.analysis._arguments import check_members, check_number
 from memjax.analysis._precision import wide_dtype, widened
+from memjax.analysis.microbatch import check_size
 from memjax.errors import InputError
 
 
@@ -92,13 +94,13 @@ def memorization_scores(correct: jax.Array, is_member: jax.Array) -> Memorizatio
       >>> memorization_scores(correct, is_member).scores
       Array([1., 1.], dtype=float32)
     """
+    correct, is_member = jnp.asarray(correct), jnp.asarray(check_members(is_member))
     if correct.ndim != 2 or correct.shape != is_member.shape:
         raise InputError(
             f"correct, is_member: shapes {correct.shape}, {is_member.shape}, "
             "must be the same [members n]"
         )
     correct = widened(correct)
-    is_member = is_member.astype(bool)
     mean_in, squared_error_in, num_in = _masked_mean(correct, is_member)
     mean_out, squared_error_out, num_out = _masked_mean(correct, ~is_member)
     standard_error = jnp.sqrt(squared_error_in + squared_error_out)
@@ -129,6 +131,8 @@ def cross_influence(correct_validation: jax.Array, is_member: jax.Array) -> Cros
       Array([[1.],
              [0.]], dtype=float32)
     """
+    correct_validation = jnp.asarray(correct_validation)
+    is_member = jnp.asarray(check_members(is_member))
     shapes = correct_validation.shape, is_member.shape
     if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][0] != shapes[1][0]:
         raise InputError(
@@ -171,7 +175,8 @@ def top_influence_pairs(influence: jax.Array, num_pairs: int) -> InfluencePairs:
                      train_index=Array([0, 1], dtype=int32),
                      validation_index=Array([1, 1], dtype=int32))
     """
-    if influence.ndim != 2 or not 1 <= num_pairs <= influence.size:
+    influence = jnp.asarray(influence)
+    if influence.ndim != 2 or not check_size("num_pairs", num_pairs) <= influence.size:
         raise InputError(
             f"num_pairs: {num_pairs} of influence {influence.shape}, must be from 1 to n m of [n m]"
         )
@@ -199,19 +204,21 @@ def leave_one_out_ridge(
     Args:
       features: [n d], float; append a column of ones for an intercept (penalised like the rest).
       targets: [n] or [n k].
-      ridge: scalar > 0, in units of features^2.
+      ridge: scalar >= 0, in units of features^2; above 0 where features depend on each other.
 
     Returns:
       A `RidgeLeaveOneOut`, float32 or wider.
 
     Raises:
-      InputError: the shapes do not fit.
+      InputError: the shapes do not fit, or ridge is below 0.
 
     Example:
       >>> fit = leave_one_out_ridge(jnp.ones((3, 1)), jnp.array([0.0, 0.0, 3.0]), 1.0)
       >>> fit.left_out.round(3)
       Array([1., 1., 0.], dtype=float32)
     """
+    check_number("ridge", ridge, at_least=0)
+    features, targets = jnp.asarray(features), jnp.asarray(targets)
     if features.ndim != 2 or targets.ndim not in (1, 2) or len(features) != len(targets):
         raise InputError(
             f"features, targets: shapes {features.shape}, {targets.shape}, "

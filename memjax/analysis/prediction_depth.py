@@ -13,8 +13,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from memjax.analysis._layers import trace_layers
-from memjax.analysis.inputs import LogitsFn, check_model
-from memjax.analysis.microbatch import check_microbatch_size, over_microbatches
+from memjax.analysis._precision import widened
+from memjax.analysis.inputs import LogitsFn, as_array, check_labels, check_model
+from memjax.analysis.microbatch import check_microbatch_size, check_size, over_microbatches
 from memjax.errors import InputError
 from memjax.memory import working_bytes
 
@@ -81,22 +82,40 @@ def nearest_classes(
     Returns:
       int32 [n]; the smallest of the classes that are equally frequent.
 
+    Raises:
+      InputError: the shapes do not fit, a label is no class, or there is no neighbour.
+
     Example:
       >>> support, labels = jnp.array([[0.0], [0.1], [5.0]]), jnp.array([1, 1, 0])
       >>> nearest_classes(jnp.array([[0.2]]), support, labels, 2, num_neighbors=2).tolist()
       [1]
     """
-    count = min(num_neighbors, len(support) - (own_rows is not None))
+    embeddings, support = as_array("embeddings", embeddings), as_array("support", support)
+    if embeddings.ndim != 2 or support.ndim != 2 or embeddings.shape[1] != support.shape[1]:
+        raise InputError(
+            f"embeddings, support: shapes {embeddings.shape}, {support.shape}, must be [n size] "
+            "and [m size]"
+        )
+    num_classes = check_size("num_classes", num_classes)
+    labels = check_labels(labels, len(support), num_classes, of="the support")
+    wanted = check_size("num_neighbors", num_neighbors)
+    count = min(wanted, len(support) - (own_rows is not None))
+    if count < 1:
+        raise InputError(f"support: {len(support)} points, must have a neighbour for each point")
     own_rows = jnp.full(len(embeddings), -1) if own_rows is None else jnp.asarray(own_rows)
+    if own_rows.shape != embeddings.shape[:1]:
+        raise InputError(f"own_rows: shape {own_rows.shape}, must be [{len(embeddings)}]")
     row_bytes = 8 * max(1, len(support))
     size = max(1, min(len(embeddings), working_bytes() // row_bytes))
-    return _nearest_classes(
-        embeddings, own_rows, support, jnp.asarray(labels), num_classes, max(1, count), size
-    )
+    return _nearest_classes(embeddings, own_rows, support, labels, num_classes, count, size)
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5, 6))
 def _nearest_classes(embeddings, own_rows, support, labels, num_classes, count, size):
+    # About the support's mean: far from it, differences of squares would have no digit left.
+    support = widened(support)
+    center = jnp.mean(support, axis=0, keepdims=True, where=jnp.isfinite(support))
+    embeddings, support = widened(embeddings) - center, support - center
     squares = jnp.sum(jnp.square(support), axis=1)
 
     def classes(points: jax.Array, own_rows: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from memjax import memory
+from memjax.analysis._arguments import check_key
 from memjax.analysis._ghost.param_uses import find_param_uses
 from memjax.analysis._ghost.products import (
     LeafGradient,
@@ -167,7 +168,7 @@ def projected_gradients(
     dimension = check_size("dimension", dimension)
     size = check_microbatch_size(microbatch_size)
     arguments = (logits_fn, params, images, labels, dimension, size, example_loss)
-    return _projected_gradients(key, *arguments)
+    return _projected_gradients(check_key(key), *arguments)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 5, 6, 7))

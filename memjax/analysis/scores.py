@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from memjax.analysis._precision import scaled_norm, widened
-from memjax.analysis.inputs import ExampleLoss, check_logits
+from memjax.analysis.inputs import ExampleLoss, check_logits, check_scalar
 from memjax.analysis.losses import label_logit, label_mask, softmax_cross_entropy
 
 
@@ -47,8 +47,9 @@ def example_scores(
       with their relative precision up to margins of 80 and more.
 
     Raises:
-      InputError: the shapes do not fit, there is only one class, or a label is no class. (Labels
-        that are traced cannot be looked at: the scores of one that is no class are nan.)
+      InputError: the shapes do not fit, there is only one class, a label is no class, or the loss
+        no scalar. (Labels that are traced cannot be looked at: the scores of one that is no class
+        are nan.)
 
     Example:
       >>> scores = example_scores(jnp.array([[2.0, 0.0], [2.0, 0.0]]), jnp.array([0, 1]))
@@ -58,6 +59,7 @@ def example_scores(
       Array([ True, False], dtype=bool)
     """
     logits, labels = check_logits(logits, labels)
+    check_scalar("example_loss", example_loss, logits[0], labels)
     return _example_scores(logits, labels, example_loss)
 
 

@@ -193,6 +193,7 @@ def run_sgd(
       Array([[ 0.125, -0.125],
              [-0.125,  0.125]], dtype=float32)
     """
+    check_model(logits_fn, params, images, labels, example_loss=example_loss, by_params=True)
     program = inputs.make_program(logits_fn, example_loss)
     problem = inputs.check_run(
         program, params, images, labels, batches, learning_rate, momentum, weight_decay

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from memjax import memory
+from memjax.analysis._arguments import check_key
 from memjax.analysis._jaxprs import inlined_jaxpr, num_values
 from memjax.analysis._lanczos import inner, lanczos, random_like
 from memjax.analysis._leaves import merge_params, split_params
@@ -106,7 +107,7 @@ def hessian_eigenvalue(
     """
     size = check_size("num_iterations", num_iterations)
     arguments, settings = _checked(logits_fn, params, images, labels, microbatch_size, example_loss)
-    return _eigenvalue(key, *arguments, tolerance, num_iterations=size, **settings)
+    return _eigenvalue(check_key(key), *arguments, tolerance, num_iterations=size, **settings)
 
 
 def _checked(
@@ -203,7 +204,7 @@ def hessian_trace(
     """
     count = check_size("num_probes", num_probes, at_least=2)
     arguments, settings = _checked(logits_fn, params, images, labels, microbatch_size, example_loss)
-    return _trace(key, *arguments, num_probes=count, **settings)
+    return _trace(check_key(key), *arguments, num_probes=count, **settings)
 
 
 @functools.partial(jax.jit, static_argnames=(*_STATIC, "num_probes"))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
+from memjax.analysis._arguments import check_key
 from memjax.analysis._precision import widened
 from memjax.errors import InputError
 
@@ -55,7 +56,7 @@ def gini(values: jax.Array, axis: int | None = None) -> jax.Array:
 
     Returns:
       A scalar, or the shape of `values` without `axis`; float32 or wider. All zeros give 0: they
-      are equal. Negative values have no Gini coefficient, and nan or infinity in gives nan.
+      are equal. Negative values have no Gini coefficient: they, nan or infinity give nan.
 
     Raises:
       InputError: `values` has no examples along `axis`.
@@ -71,6 +72,7 @@ def gini(values: jax.Array, axis: int | None = None) -> jax.Array:
     n = values.shape[-1]
     if n == 0:
         raise InputError(f"values: shape {values.shape} has no examples, at least one is needed")
+    values = jnp.where(values < 0, jnp.nan, values)
     largest = values.max(-1, keepdims=True)
     # Dividing by the largest first keeps the sum finite for values near the end of the range.
     shares = jnp.sort(values / jnp.where(largest == 0, jnp.ones_like(largest), largest))
@@ -105,6 +107,7 @@ def overdispersion(correct: jax.Array) -> jax.Array:
       >>> overdispersion(jnp.array([[True, True, False], [True, False, False]]))
       Array(1.6666666, dtype=float32)
     """
+    correct = jnp.asarray(correct)
     if correct.ndim != 2 or correct.shape[0] < 1 or correct.shape[1] < 2:
         raise InputError(
             f"correct: shape {correct.shape}, must be [runs n] with at least 1 run and 2 examples"
@@ -154,7 +157,7 @@ def binomial_null(
     for name, value in (("runs", runs), ("n", n), ("num_draws", num_draws)):
         if value < 1:
             raise InputError(f"{name}: {value}, must be at least 1")
-    tails = _tails(level)
+    key, tails = check_key(key), _tails(level)
     counts = jax.random.binomial(key, runs, probability, shape=(num_draws, n), dtype=jnp.float32)
     draws = jnp.sort(counts / runs, axis=1)
     lower, median, upper = jnp.quantile(draws, jnp.array([tails[0], 0.5, tails[1]]), axis=0)
@@ -245,7 +248,7 @@ def bootstrap_draws(
         rows = jax.random.randint(resample_key, (n,), 0, n)
         return _as_float(statistic(jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis), values)))
 
-    keys = jax.random.split(key, num_resamples)
+    keys = jax.random.split(check_key(key), num_resamples)
     draws = jax.lax.map(resampled, keys, batch_size=min(batch_size, num_resamples))
     return _as_float(statistic(values)), draws
 
@@ -298,7 +301,6 @@ def mean_difference_interval(
     return Interval(float(estimate), float(estimate - half), float(estimate + half))
 
 
-@jax.jit
 def cliffs_delta(first: jax.Array, second: jax.Array) -> jax.Array:
     """Returns Cliff's delta, P(first > second) - P(first < second) over all pairs.
 
@@ -306,11 +308,11 @@ def cliffs_delta(first: jax.Array, second: jax.Array) -> jax.Array:
     neither tends to be larger, and 2 AUC - 1 of telling the two apart. Takes n log m time.
 
     Args:
-      first: [n], no nan.
-      second: [m], no nan.
+      first: [n].
+      second: [m].
 
     Returns:
-      A float32 scalar in [-1, 1].
+      A float32 scalar in [-1, 1]; nan where a value is nan.
 
     Raises:
       InputError: not one-dimensional, or empty.
@@ -319,14 +321,21 @@ def cliffs_delta(first: jax.Array, second: jax.Array) -> jax.Array:
       >>> cliffs_delta(jnp.array([2.0, 3.0]), jnp.array([1.0, 2.0]))
       Array(0.75, dtype=float32)
     """
+    first, second = jnp.asarray(first), jnp.asarray(second)
     if first.ndim != 1 or second.ndim != 1 or 0 in (first.size, second.size):
         raise InputError(
             f"first, second: shapes {first.shape}, {second.shape}, must be [n], [m], not empty"
         )
+    return _cliffs_delta(first, second)
+
+
+@jax.jit
+def _cliffs_delta(first: jax.Array, second: jax.Array) -> jax.Array:
     ordered = jnp.sort(second)
     num_below = jnp.searchsorted(ordered, first, side="left")
     num_not_above = jnp.searchsorted(ordered, first, side="right")
-    return (num_below + num_not_above - second.size).astype(jnp.float32).mean() / second.size
+    delta = (num_below + num_not_above - second.size).astype(jnp.float32).mean() / second.size
+    return jnp.where(jnp.isnan(first).any() | jnp.isnan(ordered[-1]), jnp.nan, delta)  # nan is last
 
 
 def _as_float(values: Any) -> jax.Array:

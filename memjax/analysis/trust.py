@@ -32,7 +32,8 @@ class Trust(NamedTuple):
       lds_interval: 95 % (jackknife over the sets).
       fraction: of the examples that a set leaves out.
       verdict: 'predictive': the LDS is at least .5; else 'nonlinear': the correlation is at least
-        .5 for the small step; else 'chaotic'.
+        .5 for the small step; else 'chaotic'. 'nothing moved' where no weight changes any measure
+        (a learning rate of 0): there is nothing to predict, and the numbers are nan.
     """
 
     step_sizes: tuple[float, float]
@@ -55,6 +56,7 @@ class Trust(NamedTuple):
             "predictive": "the attribution predicts removals",
             "nonlinear": "the derivative is right, but leaving examples out is too large a step "
             f"for it: read the order of examples with caution; {_HELP}",
+            "nothing moved": "no weight changes any of the measures: there is nothing to predict",
             "chaotic": "this training is chaotic: it amplifies the smallest change, and no "
             f"attribution can be right here; {_HELP}",
         }
@@ -116,7 +118,8 @@ def attribution_trust(
       A `Trust`; `print` it.
 
     Raises:
-      InputError: as `example_attribution`, or an option out of range.
+      InputError: as `example_attribution`, an attribution that is not finite, or an option out of
+        range.
 
     Reference: Park et al. 2023 (TRAK), section 2, for the linear datamodeling score.
     """
@@ -124,6 +127,8 @@ def attribution_trust(
     shape = (len(query_images), len(images))
     if predicted.shape != shape:
         raise InputError(f"attribution has shape {predicted.shape}, must be {list(shape)}")
+    if not np.isfinite(predicted).all():
+        raise InputError("attribution is not all finite: the training that it is of diverged")
     if num_directions < 4:
         raise InputError(f"num_directions is {num_directions}, must be at least 4")
     if not 0 < small_step < 1:
@@ -149,14 +154,19 @@ def _weights(is_out: np.ndarray, small_step: float) -> list[np.ndarray]:
 def _judge(
     slopes: np.ndarray, real: tuple[np.ndarray, np.ndarray], small_step: float, fraction: float
 ) -> Trust:
+    if not any(changes.any() for changes in real):
+        both = np.nan, np.nan
+        return Trust((small_step, 1.0), both, both, np.nan, both, fraction, "nothing moved")
     correlation = tuple(_correlation(slopes, changes) for changes in real)
-    errors = [np.sum((slopes - changes) ** 2) / np.sum(changes**2) for changes in real]
-    lds = float(np.nanmean(linear_datamodeling_score(slopes, real[1])))
-    without_one = [
-        np.nanmean(linear_datamodeling_score(*(np.delete(side, row, axis=0) for side in pair)))
-        for pair in [(slopes, real[1])]
-        for row in range(len(slopes))
-    ]
+    with np.errstate(divide="ignore"):  # of changes that are all 0
+        errors = [np.sum((slopes - changes) ** 2) / np.sum(changes**2) for changes in real]
+    lds = _mean_score(slopes, real[1])
+    without_one = np.array(
+        [
+            _mean_score(*(np.delete(side, row, axis=0) for side in (slopes, real[1])))
+            for row in range(len(slopes))
+        ]
+    )
     count = len(slopes)
     error = float(np.sqrt((count - 1) * np.mean((without_one - np.mean(without_one)) ** 2)))
     if lds >= _LEAST_CORRELATION:
@@ -172,6 +182,13 @@ def _judge(
         fraction,
         verdict,
     )
+
+
+def _mean_score(predicted: np.ndarray, real: np.ndarray) -> float:
+    """Returns the mean over the queries that have a score; nan where none has one."""
+    scores = linear_datamodeling_score(predicted, real)
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if known.size else np.nan
 
 
 def _correlation(predicted: np.ndarray, real: np.ndarray) -> float:

@@ -72,15 +72,15 @@ def calibrate_fixed(
 ) -> Calibration:
     """The same from probabilities that no label has changed: a user's own, out of sample.
 
-    Flips are planted into the labels as given, of which some are wrong already. The planted ones
-    are a sample of wrong labels and the others a mixture, so that the odds of being planted are
+    Flips are planted into labels as given that the probabilities agree with. The planted ones are
+    a sample of wrong labels and the others a mixture, so that the odds of being planted are
     proportional to L / (rate L + 1 - rate), L the likelihood ratio of wrong to right; hence
     P(wrong) = rate x those odds (Elkan and Noto 2008, "Learning classifiers from only positive and
     unlabeled data").
 
     Args:
       features: [n scores], of the labels as given.
-      planted_features: [m scores], of the same examples with a flip planted in every label.
+      planted_features: [m scores], of some of the examples, with a flip planted in every label.
       seed: of folds and bootstrap.
     """
     both = pd.concat([planted_features, features], ignore_index=True)

@@ -1,15 +1,16 @@
 """A cleaned copy of a data set, from decisions; the data themselves are never changed."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from etils import epath
 
+from memjax.auditing.files import safe_cell, write_csv
 from memjax.auditing.stages import save_arrays
-from memjax.data.dataset import Dataset
+from memjax.data.dataset import Dataset, Split
 from memjax.errors import InputError
-from memjax.runtime.workdir import write_atomically
 
 DECISIONS = ("keep", "relabel", "drop")
 
@@ -30,11 +31,51 @@ class Cleaned(NamedTuple):
     num_dropped: int
 
 
+def check_unchanged(
+    table: pd.DataFrame, dataset: Dataset, checksums: Sequence[int | None], where: str
+) -> None:
+    """Checks that data are still those that were audited.
+
+    Args:
+      table: audit.parquet.
+      dataset: as loaded now.
+      checksums: of the training and the validation split, as audited; None by an older memjax.
+      where: begins the error.
+
+    Raises:
+      InputError: if they are not, with the first difference.
+    """
+    train, found = dataset.train, ""
+    now = {
+        "index": train.index,
+        "example_id": np.array([str(name) for name in train.example_ids], object),
+        "label": train.labels,
+    }
+    if len(train) != len(table):
+        found = f"{len(table):,} training examples then, {len(train):,} now"
+    for name, values in now.items() if not found else ():
+        is_other = table[name].to_numpy() != values
+        if is_other.any():
+            place = int(is_other.argmax())
+            then = table[name].iloc[place]
+            found = f"{name} {then!s} then, {values[place]!s} now, in row {place} of audit.parquet"
+            break
+    pairs = zip(checksums, (train.checksum, dataset.validation.checksum), strict=True)
+    if not found and any(then not in (None, here) for then, here in pairs):
+        found = "other pixels or labels"
+    if found:
+        raise InputError(
+            f"{where}: the data have changed since the audit ({found}); audit them anew, in "
+            "another --workdir"
+        )
+
+
 def read_decisions(path: epath.PathLike, table: pd.DataFrame, num_classes: int) -> pd.DataFrame:
     """Reads decisions.csv, as the report exports it.
 
     Args:
-      path: with the columns index, decision (keep, relabel, drop) and, to relabel, new_label.
+      path: with the columns index, decision (keep, relabel, drop) and, to relabel, new_label; an
+        example_id that is there must be that of the index.
       table: audit.parquet, whose suggestion counts where new_label is empty.
       num_classes: of the data.
 
@@ -65,8 +106,18 @@ def read_decisions(path: epath.PathLike, table: pd.DataFrame, num_classes: int) 
         found[index] = line
         example = by_index.loc[index]
         assert isinstance(example, pd.Series)
+        _check_id(row.get("example_id", ""), str(example["example_id"]), index, where)
         given.append((index, *_decision(row, example, num_classes, where)))
     return pd.DataFrame(given, columns=["index", "decision", "new_label"])
+
+
+def _check_id(given: str, audited: str, index: int, where: str) -> None:
+    """Raises InputError for decisions of another audit; ids that were not exported are not seen."""
+    if given and given not in (audited, safe_cell(audited)):
+        raise InputError(
+            f"{where}: example_id {given!r}: index {index} is {audited!r} in this audit; these are "
+            "decisions of another one"
+        )
 
 
 def _decision(
@@ -125,7 +176,7 @@ def write_clean_copy(folder: epath.PathLike, dataset: Dataset, cleaned: Cleaned)
 
     Args:
       folder: where; made if it is not there.
-      dataset: as loaded for the audit.
+      dataset: as loaded for the audit, features as the source has them.
       cleaned: from `clean`.
 
     Returns:
@@ -137,22 +188,33 @@ def write_clean_copy(folder: epath.PathLike, dataset: Dataset, cleaned: Cleaned)
     path = epath.Path(folder) / "cleaned.npz"
     if path.exists():
         raise InputError(f"{path}: is there already; delete it, or choose another --workdir")
-    kept = cleaned.kept
-    arrays = {"images": dataset.train.images[kept], "labels": cleaned.labels}
-    if len(dataset.validation.labels):
-        arrays |= {
-            "validation_images": dataset.validation.images,
-            "validation_labels": dataset.validation.labels,
-        }
+    kept = dataset.train.take(cleaned.kept)
+    arrays = _arrays(kept, "") | {
+        "labels": cleaned.labels,
+        "class_names": np.array([str(name) for name in dataset.class_names]),
+    }
+    if len(dataset.validation):
+        arrays |= _arrays(dataset.validation, "validation_")
     listing = pd.DataFrame(
         {
-            "index": dataset.train.index[kept],
-            "example_id": [str(name) for name in dataset.train.example_ids[kept]],
+            "index": kept.index,
+            "example_id": arrays["example_ids"],
             "label": cleaned.labels,
-            "label_name": [str(dataset.class_names[label]) for label in cleaned.labels],
+            "label_name": arrays["class_names"][cleaned.labels],
         }
     )
-    text = listing.to_csv(index=False, lineterminator="\n")
-    write_atomically(path.with_suffix(".csv"), lambda name: epath.Path(name).write_text(text))
+    write_csv(path.with_suffix(".csv"), listing)
     save_arrays(path, arrays)
     return path
+
+
+def _arrays(split: Split, prefix: str) -> dict[str, np.ndarray]:
+    """Returns a split as a .npz file has it; true labels where the source knows others."""
+    arrays = {
+        "images": split.images,
+        "labels": split.labels,
+        "example_ids": np.array([str(name) for name in split.example_ids]),
+    }
+    if (split.true_labels != split.labels).any():
+        arrays["true_labels"] = split.true_labels
+    return {prefix + name: values for name, values in arrays.items()}

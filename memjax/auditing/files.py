@@ -15,6 +15,7 @@ COLUMNS = {
     "index": "position in the source's training split",
     "label": "the label as given",
     "suggested_label": "the likeliest other class",
+    "suggested_probability": "what the networks, or your probabilities, give that class",
     "probability_wrong": "that the label as given is wrong, calibrated on planted flips",
     "rank": "1 for the label to look at first",
     "issue": "the most urgent kind of trouble; '' for none",
@@ -30,6 +31,7 @@ def make_table(
     example_ids: np.ndarray,
     labels: np.ndarray,
     suggested: np.ndarray,
+    suggested_probability: np.ndarray,
     probability_wrong: np.ndarray,
     issue: np.ndarray,
     why: Sequence[str],
@@ -45,6 +47,7 @@ def make_table(
             "index": index,
             "label": labels,
             "suggested_label": suggested,
+            "suggested_probability": suggested_probability,
             "probability_wrong": probability_wrong,
             "rank": rank,
             "issue": issue,
@@ -79,8 +82,9 @@ def write_issues(
         index -1, since no network has seen them.
     """
     chosen = table[table["issue"] != ""].sort_values("rank")
-    names = ["rank", "index", "example_id", "label_name", "suggested_name", "probability_wrong"]
-    chosen = chosen[[*names, "issue", "why"]].round({"probability_wrong": 4})
+    names = ["rank", "index", "example_id", "label_name", "suggested_name"]
+    shares = ["suggested_probability", "probability_wrong"]
+    chosen = chosen[[*names, *shares, "issue", "why"]].round(dict.fromkeys(shares, 4))
     flags = issues.to_numpy(bool)[chosen.index.to_numpy()]
     chosen["also"] = [
         "; ".join(
@@ -90,14 +94,14 @@ def write_issues(
     ]
     unread = pd.DataFrame(
         [
-            (rank, -1, name, "", "", np.nan, BROKEN, reason, "")
+            (rank, -1, name, "", "", np.nan, np.nan, BROKEN, reason, "")
             for rank, (name, reason) in enumerate(broken, start=len(table) + 1)
         ],
         columns=chosen.columns,
     )
     if len(unread):
         chosen = pd.concat([chosen, unread], ignore_index=True)
-    _write_csv(path, chosen)
+    write_csv(path, chosen)
 
 
 def export_cleanlab(path: epath.PathLike, table: pd.DataFrame) -> None:
@@ -111,13 +115,13 @@ def export_cleanlab(path: epath.PathLike, table: pd.DataFrame) -> None:
             "predicted_label": np.where(wrong, table["suggested_label"], table["label"]),
         }
     )
-    _write_csv(path, frame)
+    write_csv(path, frame)
 
 
 def export_aum(path: epath.PathLike, table: pd.DataFrame) -> None:
     """Writes the columns of the package aum: sample_id, aum (here of averaged probabilities)."""
     frame = pd.DataFrame({"sample_id": table["example_id"], "aum": table["inside_margin"]})
-    _write_csv(path, frame.sort_values("aum", ascending=False))
+    write_csv(path, frame.sort_values("aum", ascending=False))
 
 
 def export_json(path: epath.PathLike, table: pd.DataFrame, class_names: Sequence[str]) -> None:
@@ -154,7 +158,8 @@ def safe_cell(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-def _write_csv(path: epath.PathLike, frame: pd.DataFrame) -> None:
+def write_csv(path: epath.PathLike, frame: pd.DataFrame) -> None:
+    """Writes a table of which no cell is a formula."""
     safe = frame.copy()
     for name in safe:
         if safe[name].dtype == object or isinstance(safe[name].dtype, pd.StringDtype):

@@ -65,20 +65,47 @@ def find_issues(
     counts = np.bincount(labels)
     spread = images.reshape(n, -1).std(axis=1)
     partner = every_label[np.maximum(near, 0)]
+    conflicts, leaks, repeats = (
+        found[:n] for found in among_identical(duplicates.exact, every_label, n)
+    )
     return pd.DataFrame(
         {
             "wrong label": is_wrong,
-            "conflicting duplicate": is_near & (partner != labels),
-            "leakage": is_near & (near >= n),
+            "conflicting duplicate": conflicts | (is_near & (partner != labels)),
+            "leakage": leaks | (is_near & (near >= n)),
             "blank": spread < _BLANK * images.std(),
             "odd size": np.zeros(n, bool) if is_odd_sized is None else is_odd_sized,
             "ambiguous": ~is_wrong & (ordered[:, -2] > _SECOND),
             "outlier": (outside.max(axis=1) < _UNLIKELY) & (duplicates.distance[:n] > _FAR),
-            "duplicate": is_near & (near < n) & (partner == labels),
+            "duplicate": repeats | (is_near & (near < n) & (partner == labels)),
             "memorized": ~is_wrong & (in_sample - out_of_sample > _MEMORIZED),
             "rare class": counts[labels] < _RARE * np.median(counts[counts > 0]),
         }
     )[list(ISSUES)]
+
+
+def among_identical(
+    group: np.ndarray, labels: np.ndarray, num_train: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what each example's identical ones have, however many they are.
+
+    Args:
+      group: int [m], as `Duplicates.exact`.
+      labels: int [m].
+      num_train: the first so many are training examples, the others validation examples.
+
+    Returns:
+      Three bool [m]: another label, a validation example, a training example with the same label.
+    """
+    is_validation = np.arange(len(group)) >= num_train
+    frame = pd.DataFrame({"group": group, "label": labels, "held": is_validation})
+    is_there, in_group = group >= 0, frame.groupby("group")
+    same_label = (~frame["held"]).groupby([frame["group"], frame["label"]]).transform("sum")
+    return (
+        is_there & (in_group["label"].transform("nunique") > 1).to_numpy(),
+        is_there & in_group["held"].transform("any").to_numpy(),
+        is_there & (same_label - ~is_validation > 0).to_numpy(),
+    )
 
 
 def main_issue(issues: pd.DataFrame) -> np.ndarray:
@@ -107,10 +134,17 @@ def reasons(
             lines.append("")
             continue
         label, other = labels[row], likely[row]
-        if kind in ("wrong label", "ambiguous"):
+        if kind == "wrong label":
             detail = (
                 f"networks say {class_names[other]} ({mean[row, other]:.0%}) rather than "
                 f"{class_names[label]} ({mean[row, label]:.0%}); wrong with probability "
+                f"{probability_wrong[row]:.0%}"
+            )
+        elif kind == "ambiguous":
+            second, first = np.argsort(mean[row], kind="stable")[-2:]
+            detail = (
+                f"networks waver between {class_names[first]} ({mean[row, first]:.0%}) and "
+                f"{class_names[second]} ({mean[row, second]:.0%}); wrong with probability "
                 f"{probability_wrong[row]:.0%}"
             )
         elif kind == "memorized":

@@ -43,6 +43,32 @@ def transition(counts: np.ndarray) -> np.ndarray:
     return _with_diagonal(flips)
 
 
+def expected_transition(
+    labels: np.ndarray, suggested: np.ndarray, probability_wrong: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Returns P(label | class) where each label is wrong with its probability.
+
+    Args:
+      labels: int [n], as given.
+      suggested: int [n], the class of an example whose label is wrong.
+      probability_wrong: [n].
+      num_classes: of them.
+
+    Returns:
+      [classes classes], rows sum to 1; a class that no example is of has no flips.
+
+    Example:
+      >>> expected_transition(np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([0, 0.5, 0]), 2)
+      array([[1.        , 0.        ],
+             [0.33333333, 0.66666667]])
+    """
+    counts = np.zeros((num_classes, num_classes))
+    np.add.at(counts, (suggested, labels), probability_wrong)
+    np.add.at(counts, (labels, labels), 1 - probability_wrong)
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.where(totals > 0, counts / np.maximum(totals, 1e-12), np.eye(num_classes))
+
+
 def at_least(flips: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Returns P(label | class) with so many flips among the labels to be expected, or more.
 

@@ -1,24 +1,44 @@
 """From what a user names as data to a checked config and the data set itself."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from memjax.auditing.stages import EFFORTS, Effort, save_arrays, training_config
+from memjax.auditing.given import read_array
+from memjax.auditing.source import load_source
+from memjax.auditing.stages import (
+    EFFORTS,
+    FEWEST_MEMBERS,
+    HARM_NETWORKS,
+    save_arrays,
+    training_config,
+)
 from memjax.config import Config, resolve
 from memjax.data.dataset import Dataset, Split
-from memjax.data.sources import load_dataset
 from memjax.errors import InputError
+from memjax.model_flags import set_model_fields
 from memjax.runtime.progress import duration
+from memjax.runtime.workdir import is_remote
 from memjax.sweeps.cost import estimate, seconds_per_step
 from memjax.sweeps.grouping import Group
 
 FEWEST_OF_CLASS = 2
-FEWEST_EXAMPLES = 60  # for wrong labels to be planted among them
+FEWEST_EXAMPLES = 80  # for wrong labels to be planted among them
 _TABLES = (".csv", ".tsv", ".parquet")
+# Fields that no override sets, or whole sections of them, and what is done instead.
+_OWNED = {
+    "corruption.": "it trains on the labels as given",
+    "checkpoint.": "it saves when it needs what is saved",
+    "ensemble.subset_fraction": "each network trains on 70 % of the examples",
+    "ensemble.balanced": "each example is left out by as many networks as any other",
+    "dataset.num_validation": "it looks at every example",
+    "dataset.source": "--data says it",
+    "dataset.path": "--data says it",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +51,7 @@ class Request:
       overrides: fields of the config by their dotted names.
       pred_probs: path of a .npy file [n classes], out-of-sample probabilities; '': trained here.
       embeddings: path of a .npy file [n features]; '': the images themselves.
+      check_harm: whether `memjax.auditing.harm.check_harm` follows; it costs networks too.
     """
 
     data: str
@@ -38,6 +59,21 @@ class Request:
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pred_probs: str = ""
     embeddings: str = ""
+    check_harm: bool = False
+
+
+class Prepared(NamedTuple):
+    """What is audited, and how it is trained on.
+
+    Attributes:
+      config: of the first ensemble.
+      dataset: every example; its validation split is the source's own, and empty without one.
+      stored: the same, with features as the source has them, not standardised.
+    """
+
+    config: Config
+    dataset: Dataset
+    stored: Dataset
 
 
 def dataset_section(data: str) -> dict[str, Any]:
@@ -72,10 +108,18 @@ def dataset_section(data: str) -> dict[str, Any]:
     )
 
 
-def prepare_request(
-    request: Request, folder: epath.Path | None = None
-) -> tuple[Config, Dataset, Split | None]:
-    """Returns the config of the first ensemble, its data, and the source's own validation split.
+def source_section(request: Request) -> dict[str, Any]:
+    """Returns the fields of config.dataset that the request's data and overrides mean."""
+    own = {
+        name.removeprefix("dataset."): value
+        for name, value in request.overrides.items()
+        if name.startswith("dataset.")
+    }
+    return dataset_section(request.data) | own
+
+
+def prepare_request(request: Request, folder: epath.Path | None = None) -> Prepared:
+    """Returns the config of the first ensemble, and its data.
 
     Args:
       request: what is asked for.
@@ -85,44 +129,96 @@ def prepare_request(
     Raises:
       InputError: if the data cannot be audited.
     """
-    section = dataset_section(request.data)
-    own = {k.removeprefix("dataset."): v for k, v in request.overrides.items() if "dataset." in k}
-    # Every example is audited; what the source itself sets apart is looked at for leakage.
-    config = resolve({"dataset": section | own | {"num_validation": 0}})
-    dataset = load_dataset(config.dataset)
+    _check_overrides(request.overrides)
+    if folder is not None:
+        _check_apart(request.data, folder)
+    section = source_section(request)
+    dataset, stored = load_source(section)
     check_data(dataset.train, dataset.num_classes, dataset.class_names)
     if len(dataset.train) < FEWEST_EXAMPLES and not request.pred_probs:
         raise InputError(
             f"--data: {len(dataset.train)} examples; an audit that trains needs "
             f"{FEWEST_EXAMPLES} or more (--pred_probs needs no training)"
         )
-    validation = own_validation(config, len(dataset.train))
+    overrides = request.overrides
     if request.embeddings:
-        if folder is None:
-            raise InputError("--embeddings: does not go with --dry_run, which writes nothing")
-        features = read_array(request.embeddings, "embeddings", len(dataset.train))
-        path = str(folder / "embeddings.npz")
-        section = {"source": "npz", "path": path, "num_validation": 0}
+        # Overrides of the data set are of the images, which are looked at and not trained on.
+        section = {"source": "npz", "path": str((folder or epath.Path()) / "embeddings.npz")}
+        overrides = {k: v for k, v in overrides.items() if not k.startswith("dataset.")}
+    images = trained_on(request, stored)
     effort = EFFORTS[request.effort]
-    shape = features.shape[1:] if request.embeddings else dataset.train.images.shape[1:]
-    chosen = training_config(section | own, shape, effort)
+    chosen = training_config(section, images.shape, effort)
     chosen.dataset.num_validation = 0
-    for name, value in request.overrides.items():
-        _set(chosen, name, value)
-    return resolve(chosen), dataset, validation
+    model = {k.removeprefix("model."): v for k, v in overrides.items() if k.startswith("model.")}
+    for name, value in overrides.items():
+        if not name.startswith("model."):
+            _set(chosen, name, value)
+    set_model_fields(chosen, model)
+    config = resolve(chosen)
+    if config.ensemble.size < FEWEST_MEMBERS:
+        raise InputError(
+            f"--config.ensemble.size={config.ensemble.size}: must be at least {FEWEST_MEMBERS}, so "
+            "that each example is in some training subsets and out of others"
+        )
+    return Prepared(config, dataset, stored)
 
 
-def write_embeddings(request: Request, folder: epath.Path, dataset: Dataset) -> None:
+def _check_overrides(overrides: Mapping[str, Any]) -> None:
+    for name, value in overrides.items():
+        for owned, instead in _OWNED.items():
+            if name == owned or (owned.endswith(".") and name.startswith(owned)):
+                raise InputError(
+                    f"--config.{name}={value!r}: is not for an audit: {instead}; leave it out"
+                )
+
+
+def _check_apart(data: str, folder: epath.Path) -> None:
+    """Raises InputError if the audit would lie among the pictures that it is of."""
+    if is_remote(folder) or is_remote(data):
+        return
+    source = pathlib.Path(data).resolve()
+    if source.is_dir() and pathlib.Path(folder).resolve().is_relative_to(source):
+        raise InputError(
+            f"--workdir={folder}: lies inside --data={data}, and would be read as part of it; "
+            "choose a folder elsewhere"
+        )
+
+
+def trained_on(request: Request, stored: Dataset) -> np.ndarray:
+    """Returns [n ...], what networks are trained on: embeddings, or images and features as stored.
+
+    Args:
+      request: what is asked for.
+      stored: as `prepare_request` gives it.
+
+    Raises:
+      InputError: if the embeddings are not one row of numbers per example.
+    """
+    if request.embeddings:
+        return read_array(request.embeddings, "embeddings", len(stored.train))
+    return stored.train.images
+
+
+def write_embeddings(request: Request, folder: epath.Path, stored: Dataset) -> None:
     """Writes --embeddings with the labels as the data set that the audit trains on.
 
     Args:
       request: with embeddings, as `prepare_request` found them sound.
       folder: of the audit.
-      dataset: whose labels they go with.
+      stored: whose labels they go with.
     """
-    features = read_array(request.embeddings, "embeddings", len(dataset.train))
-    arrays = {"images": features.astype(np.float32), "labels": dataset.train.labels}
+    arrays = {"images": trained_on(request, stored), "labels": stored.train.labels}
     save_arrays(folder / "embeddings.npz", arrays)
+
+
+def training_data(request: Request, prepared: Prepared) -> Dataset:
+    """Returns a data set of the shape and size that the first ensemble trains on, to try it on."""
+    dataset = prepared.dataset
+    train = dataset.train
+    if request.embeddings:
+        features = trained_on(request, prepared.stored).astype(np.float32)
+        train = dataclasses.replace(train, images=features)
+    return dataclasses.replace(dataset, train=train, validation=train.take(np.arange(0)))
 
 
 def describe_cost(request: Request) -> str:
@@ -133,28 +229,39 @@ def describe_cost(request: Request) -> str:
     Raises:
       InputError: if the data cannot be audited.
     """
-    config, dataset, _ = prepare_request(request)
-    if request.pred_probs:
-        return f"{len(dataset.train):,} examples judged by --pred_probs; nothing is trained"
-    return training_cost(config, dataset, EFFORTS[request.effort])
+    prepared = prepare_request(request)
+    if not num_networks(request, prepared.config):
+        return (
+            f"{len(prepared.dataset.train):,} examples judged by --pred_probs; nothing is trained"
+        )
+    return training_cost(request, prepared)
 
 
-def training_cost(config: Config, dataset: Dataset, effort: Effort) -> str:
+def num_networks(request: Request, config: Config) -> int:
+    """Returns how many networks are trained, of both ensembles and to check for harm."""
+    ensembles = config.ensemble.size + EFFORTS[request.effort].planted_members
+    harm = HARM_NETWORKS if request.check_harm else 0
+    return harm if request.pred_probs else ensembles + harm
+
+
+def training_cost(request: Request, prepared: Prepared) -> str:
     """Returns in words what is trained, and about how long it takes here; it runs a few steps.
 
+    Networks that check for harm are trained on 2/3 of the examples, and counted like the others.
+
     Args:
-      config: of the first ensemble.
-      dataset: the data.
-      effort: how much is trained.
+      request: what is asked for.
+      prepared: from `prepare_request`.
     """
-    loaded = load_dataset(config.dataset)
-    cost = estimate(config, loaded)
-    members = effort.members + effort.planted_members
-    seconds = seconds_per_step(Group((0,), ()), config, loaded)
+    config, members = prepared.config, num_networks(request, prepared.config)
+    data = training_data(request, prepared)
+    cost = estimate(config, data)
+    seconds = seconds_per_step(Group((0,), ()), config, data)
     total = seconds * cost.num_steps * members
     return (
-        f"{len(dataset.train):,} examples, {members} networks of {cost.num_params:,} parameters, "
-        f"{effort.epochs} epochs each: {cost.flops * members / effort.members:.2e} FLOPs, "
+        f"{len(data.train):,} examples, {members} networks of {cost.num_params:,} parameters, "
+        f"{config.train.num_epochs} epochs each: "
+        f"{cost.flops * members / config.ensemble.size:.2e} FLOPs, "
         f"about {duration(total)} of training here"
     )
 
@@ -182,60 +289,3 @@ def check_data(train: Split, num_classes: int, class_names: Sequence[str]) -> No
             f"--data: class {str(name)!r} has {counts.min()} example; an audit needs "
             f"{FEWEST_OF_CLASS} or more of each"
         )
-
-
-def own_validation(config: Config, num_train: int) -> Split | None:
-    """Returns the validation split that comes with the source; None if there is none.
-
-    Args:
-      config: whose source it is.
-      num_train: training examples there are without any held out.
-    """
-    section = dataclasses.replace(config.dataset, num_validation=-1)
-    try:
-        whole = load_dataset(section)
-    except InputError:  # too few examples to hold any out: the source has none of its own
-        return None
-    held_out = len(whole.train) < num_train
-    return None if held_out or not len(whole.validation) else whole.validation
-
-
-def read_array(path: str, flag: str, num_rows: int) -> np.ndarray:
-    """Reads a .npy file of numbers, a row per training example.
-
-    Raises:
-      InputError: if it is not readable, or not [n columns] of finite numbers.
-    """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        raise InputError(f"--{flag}={path}: not readable as a .npy file ({error})") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or len(array) != num_rows:
-        shape = list(getattr(array, "shape", []))
-        raise InputError(
-            f"--{flag}={path}: shape {shape}; must be [{num_rows} columns], a row per training "
-            "example in the order of the data"
-        )
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise InputError(f"--{flag}={path}: must hold finite numbers, has {array.dtype}")
-    return array
-
-
-def read_probabilities(path: str, num_rows: int, num_classes: int) -> np.ndarray:
-    """Reads --pred_probs: [n classes], rows that sum to 1.
-
-    Raises:
-      InputError: if it is not that.
-    """
-    found = read_array(path, "pred_probs", num_rows).astype(np.float32)
-    if found.shape[1] != num_classes:
-        raise InputError(
-            f"--pred_probs={path}: {found.shape[1]} columns; must be {num_classes}, one per class"
-        )
-    sums = found.sum(axis=1)
-    if (found < 0).any() or not np.allclose(sums, 1, atol=1e-3):
-        raise InputError(
-            f"--pred_probs={path}: rows must be probabilities that sum to 1; they sum to "
-            f"{sums.min():.3g} to {sums.max():.3g}"
-        )
-    return found

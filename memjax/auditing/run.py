@@ -12,28 +12,43 @@ from etils import epath
 
 from memjax.auditing import files, page
 from memjax.auditing.calibration import Calibration, calibrate, calibrate_fixed
-from memjax.auditing.cleaning import clean, read_decisions, write_clean_copy
+from memjax.auditing.cleaning import check_unchanged, clean, read_decisions, write_clean_copy
 from memjax.auditing.evidence import Evidence
+from memjax.auditing.given import checksum, read_probabilities
 from memjax.auditing.issues import find_issues, main_issue, reasons
-from memjax.auditing.noise import count_confusions, flip_all, transition
+from memjax.auditing.noise import count_confusions, expected_transition, flip_all, transition
 from memjax.auditing.request import (
+    Prepared,
     Request,
+    num_networks,
     prepare_request,
-    read_probabilities,
+    source_section,
+    trained_on,
     training_cost,
+    training_data,
     write_embeddings,
 )
-from memjax.auditing.scores import features, suggest
+from memjax.auditing.scores import features, overall, suggest
+from memjax.auditing.source import load_source
 from memjax.auditing.stages import EFFORTS, evidence_of, plant_flips, planted_config
-from memjax.config import Config
-from memjax.data.dataset import Dataset, Split
+from memjax.config import saved_science
+from memjax.data.dataset import Dataset
 from memjax.data.duplicates import find_duplicates
 from memjax.errors import InputError
+from memjax.models.source import code_fingerprints
 from memjax.runtime.locks import claim
 from memjax.runtime.tables import read_table
-from memjax.runtime.workdir import check_same_run, read_json, write_atomically, write_json
+from memjax.runtime.workdir import (
+    difference,
+    has_config,
+    read_json,
+    write_atomically,
+    write_json,
+)
+from memjax.training.setup import prepare
 
 Say = Callable[[str], None]
+_CHECKSUMS = ("audit.train", "audit.validation")  # in config.json
 
 
 class Audit(NamedTuple):
@@ -51,7 +66,6 @@ class Audit(NamedTuple):
 class _Judged(NamedTuple):
     evidence: Evidence
     scores: pd.DataFrame
-    flips: np.ndarray
     calibration: Calibration
 
 
@@ -68,79 +82,113 @@ def audit(request: Request, workdir: epath.PathLike, say: Say = print) -> Audit:
       Interrupted: at a signal, after saving; the same call goes on from there.
     """
     folder = epath.Path(workdir)
-    config, dataset, validation = prepare_request(request, folder)
+    prepared = prepare_request(request, folder)
+    config, dataset, stored = prepared
     given = None
     if request.pred_probs:
-        rows, classes = len(dataset.train.labels), dataset.num_classes
-        given = read_probabilities(request.pred_probs, rows, classes)
-    document = {
-        "science": config.science() | _identity_of(request),
-        "request": dataclasses.asdict(request),
-    }
-    check_same_run(folder, document)
+        labels, names = dataset.train.labels, dataset.class_names
+        given = read_probabilities(request.pred_probs, labels, names)
+    science = config.science() | _identity_of(request, prepared, given)
+    _check_same_audit(folder, science)
+    if num_networks(request, config):  # what cannot be trained is refused before anything is kept
+        _ = prepare(config, training_data(request, prepared)).num_params
     with claim(folder):
-        if not check_same_run(folder, document):
+        if not _check_same_audit(folder, science):
+            document = {"science": science, "request": dataclasses.asdict(request)}
             write_json(folder / "config.json", document)
         for note in dataset.notes:
             say(note)
         if given is not None:
-            judged = _judge_given(given, config, dataset)
+            judged = _judge_given(given, prepared)
         else:
             if request.embeddings:
-                write_embeddings(request, folder, dataset)
-            judged = _judge_trained(request, config, dataset, folder, say)
-        return _write(folder, config, dataset, validation, judged)
+                write_embeddings(request, folder, stored)
+            judged = _judge_trained(request, prepared, folder, say)
+        return _write(folder, prepared, judged, science)
 
 
-def _judge_trained(
-    request: Request, config: Config, dataset: Dataset, folder: epath.Path, say: Say
-) -> _Judged:
-    labels, effort = dataset.train.labels, EFFORTS[request.effort]
+def _check_same_audit(folder: epath.Path, science: dict[str, Any]) -> bool:
+    """Returns whether the folder already holds this audit.
+
+    Raises:
+      InputError: if it holds another one, with the difference, or something else.
+    """
+    if not has_config(folder):
+        return False
+    found = difference(saved_science(_read_document(folder)["science"], science), science)
+    if found:
+        raise InputError(
+            f"--workdir={folder}: holds an audit of other data or another config ({found}); choose "
+            "another --workdir, or delete that one"
+        )
+    return True
+
+
+def _read_document(folder: epath.Path) -> dict[str, Any]:
+    document = read_json(folder / "config.json")
+    if not isinstance(document, dict) or not {"science", "request"} <= set(document):
+        raise InputError(
+            f"{folder / 'config.json'}: not that of an audit; choose another --workdir"
+        )
+    return document
+
+
+def _judge_trained(request: Request, prepared: Prepared, folder: epath.Path, say: Say) -> _Judged:
+    config, dataset, stored = prepared
+    labels = dataset.train.labels
     if not (folder / "given").exists():
-        say(f"estimated: {training_cost(config, dataset, effort)}")
+        say(f"estimated: {training_cost(request, prepared)}")
     evidence = evidence_of(config, folder / "given", say)
     planted = plant_flips(evidence, labels, dataset.num_classes, config.seed)
-    members = effort.planted_members
-    copy = planted_config(config, dataset, planted, folder / "planted.npz", members)
+    members = EFFORTS[request.effort].planted_members
+    images, path = trained_on(request, stored), folder / "planted.npz"
+    copy = planted_config(config, images, planted, dataset.class_names, path, members)
     planted_evidence = evidence_of(copy, folder / "planted", say)
     scores = features(evidence, labels, planted.transition)
     planted_scores = features(planted_evidence, planted.labels, planted.transition)
     calibration = calibrate(scores, planted_scores, planted.is_planted, config.seed)
-    return _Judged(evidence, scores, planted.transition, calibration)
+    return _Judged(evidence, scores, calibration)
 
 
-def _judge_given(found: np.ndarray, config: Config, dataset: Dataset) -> _Judged:
+def _judge_given(found: np.ndarray, prepared: Prepared) -> _Judged:
     """Judges by the user's own out-of-sample probabilities; nothing is trained."""
+    config, dataset, _ = prepared
     labels = dataset.train.labels
     evidence = Evidence(np.zeros(1), found[None], found[None])
-    flips = transition(count_confusions(found.argmax(axis=1), labels, dataset.num_classes))
+    likeliest = found.argmax(axis=1)
+    flips = transition(count_confusions(likeliest, labels, dataset.num_classes))
     planted = flip_all(np.random.default_rng(config.seed), labels, flips)
     scores = features(evidence, labels, flips)
-    calibration = calibrate_fixed(scores, features(evidence, planted, flips), config.seed)
-    return _Judged(evidence, scores, flips, calibration)
+    # A flip of a label that is wrong already is a confusion of the wrong class, and rarer than any
+    # real one: what is learned from it finds none of these.
+    planted_scores = features(evidence, planted, flips)[likeliest == labels]
+    calibration = calibrate_fixed(scores, planted_scores, config.seed)
+    return _Judged(evidence, scores, calibration)
 
 
 def _write(
-    folder: epath.Path,
-    config: Config,
-    dataset: Dataset,
-    validation: Split | None,
-    judged: _Judged,
+    folder: epath.Path, prepared: Prepared, judged: _Judged, science: dict[str, Any]
 ) -> Audit:
-    train, evidence, labels = dataset.train, judged.evidence, dataset.train.labels
-    images = np.concatenate([train.images, validation.images]) if validation else train.images
+    config, dataset, _ = prepared
+    train, validation, evidence = dataset.train, dataset.validation, judged.evidence
+    labels = train.labels
+    images = np.concatenate([train.images, validation.images]) if len(validation) else train.images
     duplicates = find_duplicates(images, config.seed)
     wrong = judged.calibration.probability_wrong
-    other_labels = validation.labels if validation else labels[:0]
     is_odd = np.isin([str(name) for name in train.example_ids], list(dataset.odd_sized))
-    issues = find_issues(evidence, labels, wrong, train.images, duplicates, other_labels, is_odd)
+    issues = find_issues(
+        evidence, labels, wrong, train.images, duplicates, validation.labels, is_odd
+    )
     issue = main_issue(issues)
     why = reasons(issue, evidence, labels, wrong, dataset.class_names)
+    suggested = suggest(evidence, labels)
     table = files.make_table(
-        train.index, train.example_ids, labels, suggest(evidence, labels), wrong, issue, why,
+        train.index, train.example_ids, labels, suggested,
+        overall(evidence)[np.arange(len(labels)), suggested], wrong, issue, why,
         dataset.class_names, judged.scores,
     )  # fmt: skip
-    summary = _summary(dataset, judged, issues)
+    flips = expected_transition(labels, suggested, wrong, dataset.num_classes)
+    summary = _summary(dataset, judged, issues, flips)
     files.write_audit(folder / "audit.parquet", table)
     files.write_issues(folder / "issues.csv", table, issues, dataset.broken)
     files.export_cleanlab(folder / "exports" / "cleanlab.csv", table)
@@ -150,23 +198,23 @@ def _write(
         f"Audit of {dataset.name}",
         describe(summary),
         judged.calibration.evidence,
-        _figures(dataset, judged),
+        _figures(dataset, judged, flips),
         table,
         issues,
         train.images,
         dataset.class_names,
-        hashlib.sha256(json.dumps(config.science(), sort_keys=True).encode()).hexdigest()[:16],
+        hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:16],
     )
     write_atomically(folder / "report.html", lambda name: epath.Path(name).write_text(text))
     write_json(folder / "audit.json", summary)
     return Audit(table, summary)
 
 
-def _figures(dataset: Dataset, judged: _Judged) -> dict[str, Any]:
+def _figures(dataset: Dataset, judged: _Judged, flips: np.ndarray) -> dict[str, Any]:
     evidence, labels = judged.evidence, dataset.train.labels
     pictures = {
         "share of each class that has another label": page.draw_confusion(
-            judged.flips, dataset.class_names
+            flips, dataset.class_names
         )
     }
     if len(evidence.epochs) > 1:
@@ -178,7 +226,9 @@ def _figures(dataset: Dataset, judged: _Judged) -> dict[str, Any]:
     return pictures
 
 
-def _summary(dataset: Dataset, judged: _Judged, issues: pd.DataFrame) -> dict[str, Any]:
+def _summary(
+    dataset: Dataset, judged: _Judged, issues: pd.DataFrame, flips: np.ndarray
+) -> dict[str, Any]:
     rate = judged.calibration.rate
     return {
         "num_examples": len(dataset.train),
@@ -188,7 +238,7 @@ def _summary(dataset: Dataset, judged: _Judged, issues: pd.DataFrame) -> dict[st
         "noise_rate_high": rate.high,
         "issues": {str(name): int(issues[name].sum()) for name in issues}
         | {files.BROKEN: len(dataset.broken)},
-        "transition": np.round(judged.flips, 6).tolist(),
+        "transition": np.round(flips, 6).tolist(),
         "class_names": [str(name) for name in dataset.class_names],
         "evidence": judged.calibration.evidence.to_dict("records"),
         "reliability": judged.calibration.reliability.to_dict("records"),
@@ -220,21 +270,31 @@ def apply_decisions(workdir: epath.PathLike, path: epath.PathLike) -> str:
     if not (folder / "audit.parquet").exists():
         raise InputError(f"--workdir={workdir}: no finished audit; run it without --apply first")
     table = read_table(folder / "audit.parquet")
-    request = Request(**read_json(folder / "config.json")["request"])
-    _, dataset, _ = prepare_request(request, folder)
-    decisions = read_decisions(path, table, dataset.num_classes)
-    cleaned = clean(dataset, decisions)
-    written = write_clean_copy(folder / "cleaned", dataset, cleaned)
+    document = _read_document(folder)
+    request = Request(**document["request"])
+    _, stored = load_source(source_section(request))
+    checksums = [document["science"].get(name) for name in _CHECKSUMS]
+    check_unchanged(table, stored, checksums, f"--data={request.data}")
+    decisions = read_decisions(path, table, stored.num_classes)
+    cleaned = clean(stored, decisions)
+    written = write_clean_copy(folder / "cleaned", stored, cleaned)
+    scale = " --config.dataset.standardize=feature" if stored.train.images.ndim == 2 else ""
     return (
         f"{written}: {len(cleaned.kept):,} examples, {cleaned.num_relabelled} relabelled, "
         f"{cleaned.num_dropped} dropped; train on it with --config.dataset.source=npz "
-        f"--config.dataset.path={written}"
+        f"--config.dataset.path={written}{scale}"
     )
 
 
-def _identity_of(request: Request) -> dict[str, Any]:
+def _identity_of(request: Request, prepared: Prepared, given: np.ndarray | None) -> dict[str, Any]:
+    """Returns what, beside the config, makes an audit another one: its data, by their content."""
+    stored = prepared.stored
+    splits = (stored.train.checksum, stored.validation.checksum)
+    is_embedded = bool(request.embeddings)
     return {
         "audit.effort": request.effort,
-        "audit.pred_probs": request.pred_probs,
-        "audit.embeddings": request.embeddings,
+        "audit.pred_probs": None if given is None else checksum(given),
+        "audit.embeddings": checksum(trained_on(request, stored)) if is_embedded else None,
+        **code_fingerprints(prepared.config.model.name),
+        **dict(zip(_CHECKSUMS, splits, strict=True)),
     }

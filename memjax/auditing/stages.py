@@ -1,7 +1,7 @@
 """The two ensembles of an audit: one on the labels as given, one on a copy with planted flips."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,7 @@ from memjax.auditing.calibration import FEWEST_PLANTED
 from memjax.auditing.evidence import Evidence, gather
 from memjax.auditing.noise import at_least, count_confusions, plant, transition
 from memjax.auditing.scores import overall
-from memjax.config import Config, default_config
-from memjax.data.dataset import Dataset
+from memjax.config import Config, Dataset, default_config
 from memjax.errors import InputError
 from memjax.loading import load_run
 from memjax.runtime.workdir import write_atomically
@@ -20,6 +19,12 @@ from memjax.training.run import run
 from memjax.training.setup import prepare
 
 _EARLIEST = 0.5  # epochs; before it networks know next to nothing
+_SUBSET = 0.7  # of the examples that each member trains on
+FEWEST_MEMBERS = 4  # for every example to be left out by one of them
+_LARGEST_BATCH = 100
+_SMALLEST_SIDE = 13  # of an image that the CNN's two poolings leave something of
+HARM_FOLDS, HARM_ARMS, HARM_MEMBERS = 3, ("suspects", "random"), 4
+HARM_NETWORKS = HARM_FOLDS * len(HARM_ARMS) * HARM_MEMBERS
 
 
 class Effort(NamedTuple):
@@ -57,34 +62,38 @@ class Planted(NamedTuple):
     transition: np.ndarray
 
 
-def training_config(section: dict[str, Any], image_shape: tuple[int, ...], effort: Effort) -> Any:
+def training_config(section: dict[str, Any], shape: tuple[int, ...], effort: Effort) -> Any:
     """Returns the config of an audit's ensemble, as a ConfigDict that may be changed further.
 
-    An MLP for features and small grey images, a small CNN for others.
+    An MLP for features, small grey images, and whatever is too small for the CNN; a small CNN for
+    others.
 
     Args:
       section: fields of config.dataset.
-      image_shape: of one example: (height, width, channels) or (features,).
+      shape: of all examples: (n, height, width, channels) or (n, features).
       effort: one of `EFFORTS`.
     """
     config = default_config()
     config.dataset.update(section)
-    is_small = len(image_shape) == 1 or (image_shape[-1] == 1 and image_shape[0] <= 32)
-    if is_small:
+    num_examples, *image_shape = shape
+    has_features = len(image_shape) == 1
+    is_small_grey = not has_features and image_shape[-1] == 1 and image_shape[0] <= 32
+    if has_features or is_small_grey or min(image_shape[:2]) < _SMALLEST_SIDE:
         config.model.name, config.model.widths = "mlp", (256, 256)
         config.optimizer.learning_rate = 0.1
     else:
         config.model.name, config.model.width_factor = "alexnet", 0.25
         config.dataset.standardize = "channel"
         config.optimizer.learning_rate, config.optimizer.momentum = 0.01, 0.9
-    if len(image_shape) == 1:
+    if has_features:
         config.dataset.standardize = "feature"
-    config.train.batch_size = 100
+    # Several steps an epoch, and a batch that every member's subset has.
+    config.train.batch_size = min(_LARGEST_BATCH, max(1, num_examples // 4))
     config.train.num_epochs = effort.epochs
     config.train.log_every_epochs = effort.epochs
     config.train.record_dynamics = "off"
     config.ensemble.size = effort.members
-    config.ensemble.subset_fraction = 0.7
+    config.ensemble.subset_fraction = _SUBSET
     config.ensemble.balanced = True
     config.checkpoint.every_epochs = max(1, effort.epochs // 8)
     return config
@@ -149,40 +158,64 @@ def plant_flips(evidence: Evidence, labels: np.ndarray, num_classes: int, seed: 
 
 
 def planted_config(
-    config: Config, dataset: Dataset, planted: Planted, path: epath.Path, members: int
+    config: Config,
+    images: np.ndarray,
+    planted: Planted,
+    class_names: Sequence[str],
+    path: epath.Path,
+    members: int,
 ) -> Config:
     """Writes the copy as a .npz file, and returns the config that trains on it.
 
     Args:
       config: of the ensemble on the labels as given.
-      dataset: its data.
+      images: [n ...], what that one is trained on; features not standardised.
       planted: the labels of the copy.
+      class_names: by class.
       path: of the file.
       members: networks to train.
 
     Raises:
-      InputError: if some class has fewer than two examples left in the copy.
+      InputError: if some class has fewer than two examples left in the copy, or the file is that
+        of another audit.
     """
-    fewest = np.bincount(planted.labels, minlength=dataset.num_classes)
+    fewest = np.bincount(planted.labels, minlength=len(class_names))
     if fewest.min() < 2:
-        name = dataset.class_names[int(fewest.argmin())]
+        name = class_names[int(fewest.argmin())]
         raise InputError(
             f"class {name!r}: the networks cannot tell it from others (they give it "
             f"{fewest.min()} examples), so its labels cannot be judged; merge it, or add examples"
         )
+    arrays = {"images": images, "labels": planted.labels}
+    if path.exists() and not holds_arrays(path, arrays):
+        raise InputError(
+            f"{path}: not the copy that these data make now (another memjax made it?); delete "
+            f"{path.parent}, or choose another --workdir"
+        )
     if not path.exists():
-        arrays = {"images": dataset.train.images, "labels": planted.labels}
         save_arrays(path, arrays)
-    standardize = config.dataset.standardize
-    copy = type(config.dataset)(
+    ensemble = dataclasses.replace(config.ensemble, size=members)
+    copy = dataset_of(config, path, num_validation=0)
+    return dataclasses.replace(config, seed=config.seed + 100_000, dataset=copy, ensemble=ensemble)
+
+
+def dataset_of(config: Config, path: epath.Path, num_validation: int) -> Dataset:
+    """Returns the dataset section of a .npz file of what an ensemble was trained on."""
+    return Dataset(
         source="npz",
         path=str(path),
-        num_validation=0,
-        # The copy has the images as the networks saw them, features standardised already.
-        standardize="none" if standardize == "feature" else standardize,
+        layout="HWC",  # as loaded
+        num_validation=num_validation,
+        standardize=config.dataset.standardize,
     )
-    ensemble = dataclasses.replace(config.ensemble, size=members)
-    return dataclasses.replace(config, seed=config.seed + 100_000, dataset=copy, ensemble=ensemble)
+
+
+def holds_arrays(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether a .npz file holds these arrays, and no others."""
+    with np.load(path, allow_pickle=False) as saved:
+        return set(saved) == set(arrays) and all(
+            np.array_equal(saved[name], value) for name, value in arrays.items()
+        )
 
 
 def save_arrays(path: epath.PathLike, arrays: dict[str, Any]) -> None:

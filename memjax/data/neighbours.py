@@ -12,7 +12,9 @@ from collections.abc import Iterator
 # What to say of a file that ends Python when it is imported or called.
 EXITS = 'it calls sys.exit; what a script does belongs below `if __name__ == "__main__":`'
 
-_loaded: dict[str, tuple[str, str]] = {}  # neighbours by module: folder and digest, as imported
+_loaded: dict[
+    str, tuple[pathlib.Path, str]
+] = {}  # neighbours by module: folder and digest, as imported
 
 
 @contextlib.contextmanager
@@ -27,12 +29,12 @@ def imports_from_folder(path: pathlib.Path) -> Iterator[None]:
     """
     path = path.resolve()
     folder = path.parent
-    for file, digest in source_digests(folder, path).items():
+    for file, source in _sources(folder, path).items():
         parts = pathlib.PurePath(file).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if name in _loaded and _loaded[name] != (str(folder), digest):
+        if name in _loaded and _loaded[name] != source:
             sys.modules.pop(name, None)
-        _loaded[name] = str(folder), digest
+        _loaded[name] = source
     importlib.invalidate_caches()
     sys.path.insert(0, str(folder))
     try:
@@ -44,44 +46,55 @@ def imports_from_folder(path: pathlib.Path) -> Iterator[None]:
 
 
 def source_digests(root: pathlib.Path, first: pathlib.Path) -> dict[str, str]:
-    """Returns the hash of the file and of all that it imports below `root`, by relative path."""
-    found: dict[pathlib.Path, str] = {}
-    waiting = [first]
+    """Returns the hash of the file and of all that it imports of the user's, by relative path.
+
+    As in Python a module is that of the first folder that has it: `root`, then those of `sys.path`,
+    the working folder for one. Installed packages but the file's own are left out.
+    """
+    return {file: digest for file, (_, digest) in _sources(root, first).items()}
+
+
+def _sources(root: pathlib.Path, first: pathlib.Path) -> dict[str, tuple[pathlib.Path, str]]:
+    """Returns of each file the folder that its path is relative to, and its hash."""
+    own = first.relative_to(root).parts[0].removesuffix(".py")
+    others = (pathlib.Path(place).resolve() for place in sys.path)
+    folders = [root, *(f for f in others if f != root and f.is_dir() and not _is_installed(f))]
+    found: dict[str, tuple[pathlib.Path, str]] = {}
+    waiting = [(root, first)]
     while waiting:
-        path = waiting.pop()
-        if path in found:
+        folder, path = waiting.pop()
+        file = path.relative_to(folder)
+        if file.as_posix() in found:
             continue
         source = path.read_bytes().replace(b"\r\n", b"\n")
-        found[path] = hashlib.sha256(source).hexdigest()[:16]
-        waiting += _imported_files(source, path, root, first)
-    files = {path.relative_to(root).as_posix(): digest for path, digest in found.items()}
-    return dict(sorted(files.items()))
+        found[file.as_posix()] = folder, hashlib.sha256(source).hexdigest()[:16]
+        for names in _imported_names(source, file.parts[:-1]):
+            if names and names[0] != "memjax":
+                waiting += _files_of(names, folders, own)
+    return dict(sorted(found.items()))
 
 
-def _imported_files(
-    source: bytes, path: pathlib.Path, root: pathlib.Path, first: pathlib.Path
-) -> Iterator[pathlib.Path]:
-    """Yields the files below `root` that a file imports, with the packages they are in."""
+def _files_of(
+    names: tuple[str, ...], folders: list[pathlib.Path], own: str
+) -> list[tuple[pathlib.Path, pathlib.Path]]:
+    """Returns the file of a dotted name, and the packages it is in, with the folder they are in."""
+    for folder in folders:
+        if _is_installed(folder) and names[0] != own:
+            continue
+        stems = [folder.joinpath(*names[:length]) for length in range(1, len(names) + 1)]
+        pairs = ((stem / "__init__.py", stem.with_name(f"{stem.name}.py")) for stem in stems)
+        files = [next((file for file in pair if file.is_file()), None) for pair in pairs]
+        if any(files):
+            return [(folder, file) for file in files if file]
+    return []
+
+
+def _imported_names(source: bytes, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yields the dotted names that are imported; `from a import b` may mean the module a.b."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return  # what is wrong is said when the model is loaded
-    own = first.relative_to(root).parts[0]
-    for names in _imported_names(tree, path.relative_to(root).parts[:-1]):
-        if not names or names[0] == "memjax":
-            continue
-        if _is_installed(root) and names[0] != own.removesuffix(".py"):
-            continue
-        for length in range(1, len(names) + 1):
-            stem = root.joinpath(*names[:length])
-            for candidate in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")):
-                if candidate.is_file():
-                    yield candidate
-                    break
-
-
-def _imported_names(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yields the dotted names that are imported; `from a import b` may mean the module a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:

@@ -175,13 +175,18 @@ class Checkpoints:
         # On CPU orbax may hold the very buffers that the next step is given to overwrite. Arrays of
         # one process among others it takes from the host only.
         state = jax.tree.map(np.array if self._is_one_of_many else jnp.copy, state)
-        self._manager.save(
+        begun = self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 metadata=ocp.args.JsonSave(noted | {"crc": _crc(noted)}),
             ),
+            # Else orbax passes over, in silence, a step before the newest that is there: a run
+            # whose logs were damaged begins before it.
+            force=True,
         )
+        if not begun:
+            raise RuntimeError(f"{self._directory / str(step)}: orbax did not save it")
 
     def wait(self) -> None:
         """Returns when every started checkpoint is on disk."""

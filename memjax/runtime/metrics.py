@@ -1,5 +1,6 @@
 """metrics.jsonl: one line a log step, without a hole or a doubled line after any interruption."""
 
+import importlib.util
 import json
 import math
 import os
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from memjax.errors import InputError
 from memjax.runtime.distributed import is_main_process, on_main
 from memjax.runtime.workdir import write_atomically
 
@@ -113,6 +115,14 @@ class MetricsLog:
         """Closes the TensorBoard file, if there is one."""
         if self._tensorboard:
             self._tensorboard.close()
+
+
+def check_tensorboard(wanted: bool) -> None:
+    """Raises InputError if TensorBoard files are wanted and cannot be written."""
+    if wanted and importlib.util.find_spec("tensorboardX") is None:
+        raise InputError(
+            "config.run.tensorboard=True: needs tensorboardX (pip install 'memjax[tensorboard]')"
+        )
 
 
 class TensorBoard:

@@ -29,6 +29,7 @@ CONTENTS = (
     "tensorboard",
     "profile",
 )
+_OF_RUNS_ALONE = ("checkpoints", "metrics.jsonl")  # the other names may be of anything
 TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 # There while a run is being deleted: whoever claims the folder next ends the deletion.
 _CLEARING = ".clearing"
@@ -200,12 +201,33 @@ def has_config(workdir: epath.Path) -> bool:
     # A sweep's point that could not be begun left its failure and nothing else.
     for name in CONTENTS:
         if name != "failure.json" and (workdir / name).exists():
+            words = "delete it (memjax.main does with --overwrite)"
             raise InputError(
-                f"--workdir={workdir}: holds {name} of a run but no config.json, so it is not "
-                "known of which; choose another --workdir, or delete it (memjax.main does with "
-                "--overwrite)"
+                f"--workdir={workdir}: holds {name} but no config.json, so it is not known of what "
+                f"run; choose another --workdir, or {words if _holds_a_run(workdir) else 'move it'}"
             )
     return False
+
+
+def check_overwrite(workdir: epath.Path) -> None:
+    """Raises InputError if the folder holds what `clear` deletes, and maybe no run wrote it."""
+    found = [name for name in CONTENTS if (workdir / name).exists()]
+    if found and not is_being_cleared(workdir) and not _holds_a_run(workdir):
+        raise InputError(
+            f"--workdir={workdir}: holds {', '.join(found)}, and neither config.json of a run nor "
+            f"{' nor '.join(_OF_RUNS_ALONE)}, so --overwrite deletes nothing; choose another "
+            "--workdir, or delete it yourself"
+        )
+
+
+def _holds_a_run(workdir: epath.Path) -> bool:
+    if any((workdir / name).exists() for name in _OF_RUNS_ALONE):
+        return True
+    try:
+        read_config(workdir)
+    except InputError:
+        return False
+    return True
 
 
 def clear(workdir: epath.Path) -> None:

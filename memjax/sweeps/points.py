@@ -79,7 +79,7 @@ def load_sweep(
     except InputError:
         raise
     except Exception as error:  # the file is the user's code
-        words = _first_line(error)
+        words = first_line(error)
         raise InputError(f"--sweep={path}: get_points failed: {words}") from error
     configs = check_points(points, path)
     forced: dict[str, Any] = {} if data_dir is None else {"dataset.data_dir": data_dir}
@@ -94,9 +94,9 @@ def check_points(points: tuple[Point, ...], path: str) -> tuple[Config, ...]:
     """Returns the checked configs of all points.
 
     Raises:
-      InputError: if there are none, two have one name, factors differ in their names, a config is
-        not sound, a field that was set has an effect at no point, or ensembles share members; it
-        names the point.
+      InputError: if there are none, two have one name, factors differ in their names or types, a
+        config is not sound, a field that was set has an effect at no point, or ensembles share
+        members; it names the point.
 
     Example:
       >>> from memjax.config import default_config
@@ -128,9 +128,28 @@ def check_points(points: tuple[Point, ...], path: str) -> tuple[Config, ...]:
             configs.append(resolve(point.config, check_effects=False))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
+    _check_factors(points, path)
     _check_effects(points, configs, path)
     _check_members(points, configs, path)
     return tuple(configs)
+
+
+def _check_factors(points: Sequence[Point], path: str) -> None:
+    """Raises InputError for a factor that is no column of one type, which Parquet asks for."""
+    for factor, first in points[0].factors.items():
+        for point in points:
+            value = point.factors[factor]
+            if _kind(value) != _kind(first):
+                raise InputError(
+                    f"--sweep={path}: point {point.name!r}: factor {factor}={value!r} is "
+                    f"{_kind(value)}, that of point {points[0].name!r} is {first!r}; must be text, "
+                    "or a number, or a boolean at all points"
+                )
+
+
+def _kind(value: Any) -> str:
+    kinds = {str: "text", bool: "a boolean", int | float: "a number"}
+    return next(words for kind, words in kinds.items() if isinstance(value, kind))
 
 
 def _check_effects(points: Sequence[Point], configs: Sequence[Config], path: str) -> None:
@@ -200,10 +219,11 @@ def _import(path: pathlib.Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the file is the user's code
-        raise InputError(f"--sweep={path}: {_first_line(error)}") from error
+        raise InputError(f"--sweep={path}: {first_line(error)}") from error
     return module
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Returns what an error of the user's code says, in one line."""
     lines: Iterator[str] = iter(str(error).strip().splitlines())
     return f"{type(error).__name__}: {next(lines, '')}"

@@ -13,7 +13,8 @@ from memjax.config import Config, saved_science
 from memjax.errors import InputError, InUse
 from memjax.keys import DRAWS_VERSION
 from memjax.models.source import code_fingerprints
-from memjax.runtime.locks import claim
+from memjax.runtime.locks import claim, hold_together
+from memjax.runtime.metrics import check_tensorboard
 from memjax.runtime.preemption import StopRequest, stop_request
 from memjax.runtime.workdir import (
     clear,
@@ -88,13 +89,14 @@ def run_sweep(
       InputError: if a folder there is of another config; nothing is written then.
       Interrupted: at a signal, after saving; the same call goes on from there.
     """
+    check_tensorboard(any(config.run.tensorboard for config in plan.configs))
     folder = epath.Path(workdir)
     check_workdir(folder, plan)
     own = [point for group in plan.groups for point in group.points]
     elsewhere: list[str] = []
     progress = SweepProgress({plan.points[p].name: plan.costs[p].work for p in own}, show_progress)
     try:
-        with stop_request() as stop:
+        with hold_together(folder), stop_request() as stop:
             for group in plan.groups:
                 busy = _run_group(plan, group, folder, retry_failed, stop, progress)
                 elsewhere += busy

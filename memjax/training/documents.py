@@ -57,7 +57,8 @@ def goes_on(there: dict[str, Any], here: dict[str, Any], where: str) -> bool:
       where: names the folder, for the error.
 
     Raises:
-      InputError: if the learning rate of the epochs that are over depends on their number.
+      InputError: if the learning rate of the epochs that are over depends on their number, or
+        their end was logged where a run of more epochs logs nothing.
     """
     name = "train.num_epochs"
     more = there | {name: here.get(name)}
@@ -67,6 +68,14 @@ def goes_on(there: dict[str, Any], here: dict[str, Any], where: str) -> bool:
         raise InputError(
             f"{where}: {name} is {there[name]} there, {here[name]} here, and a cosine schedule "
             "reaches its end with the last epoch: such a run cannot go on; choose another folder"
+        )
+    every = here["train.log_every_epochs"]
+    if there[name] % every:  # the end is evaluated, and may stop members, in any case
+        raise InputError(
+            f"{where}: {name} is {there[name]} there, {here[name]} here, and {there[name]} is no "
+            f"multiple of train.log_every_epochs={every}: the end there was logged where a longer "
+            "run has no log, so it cannot go on; choose another folder (what has run a multiple of "
+            f"{every} epochs can go on)"
         )
     return True
 

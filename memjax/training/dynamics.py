@@ -19,7 +19,7 @@ from etils import epath
 
 from memjax.config import Config
 from memjax.errors import InputError
-from memjax.runtime.workdir import write_atomically
+from memjax.runtime.workdir import is_being_cleared, read_config, write_atomically
 from memjax.training.outcomes import Outcomes
 
 COLUMNS = {
@@ -57,13 +57,31 @@ def records(config: Config, num_bytes: int) -> bool:
     return wanted == "on" or (wanted == "auto" and num_bytes <= LIMIT_BYTES)
 
 
-def describe(config: Config, num_bytes: int) -> str:
+def decided(workdir: epath.Path) -> bool | None:
+    """Returns what was decided when the run in a folder began; None where none is known."""
+    if is_being_cleared(workdir) or not (workdir / "config.json").exists():
+        return None
+    try:
+        return read_config(workdir).get("derived", {}).get("records_dynamics", False)
+    except InputError:  # which is said when the run is to go on
+        return None
+
+
+def describe(config: Config, num_bytes: int, is_decided: bool | None = None) -> str:
     """Returns in words what becomes of the dynamics.
+
+    Args:
+      config: of the run.
+      num_bytes: that all of the run or sweep would take.
+      is_decided: of a run that goes on, what was decided when it began.
 
     Example:
       >>> describe(Config(), 3 << 30)
       'dynamics: not recorded: up to 3.00 GiB, limit 1 GiB (config.train.record_dynamics)'
     """
+    if is_decided is not None and is_decided != records(config, num_bytes):
+        negation = "" if is_decided else "not "
+        return f"dynamics: {negation}recorded: as it was decided when the run began"
     size = f"{num_bytes / 2**30:.2f} GiB" if num_bytes >> 30 else f"{num_bytes / 2**20:.1f} MiB"
     negation = "" if records(config, num_bytes) else "not "
     limit = f"{LIMIT_BYTES / 2**30:g} GiB"

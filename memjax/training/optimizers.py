@@ -10,6 +10,8 @@ from memjax.models.regularizers import is_off
 
 WITH_BETAS = ("adam", "adamw", "lion")
 WITH_EPS = ("adam", "adamw", "rmsprop", "adagrad")
+# Theirs is not 0 unless it is told to be.
+WITH_OWN_DECAY = ("adamw", "lion")
 # Some of several axes too: the biases of attention heads, a transformer's positions.
 NOT_DECAYED = ("bias", "scale", "position_embedding", "class_token")
 
@@ -62,8 +64,8 @@ def make_optimizer(
 
     The gradient is clipped to `config.clip_norm` first. `weight_decay` adds its multiple of the
     parameters that `config.decay_mask` names to the gradient (an L2 penalty of half that
-    strength); for adamw it is optax's decoupled decay. It and `config.learning_rate` may be traced
-    scalars.
+    strength); for adamw and lion it is optax's decoupled decay. It and `config.learning_rate` may
+    be traced scalars.
 
     Example:
       >>> import jax.numpy as jnp
@@ -82,7 +84,8 @@ def make_optimizer(
     parts = []
     if not is_off(config.clip_norm):
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    decays = {"weight_decay": weight_decay, "mask": mask} if config.name == "adamw" else {}
+    is_decoupled = config.name in WITH_OWN_DECAY
+    decays = {"weight_decay": weight_decay, "mask": mask} if is_decoupled else {}
     if not decays and not is_off(weight_decay):
         parts.append(optax.add_decayed_weights(weight_decay, mask))
     parts.append(_named(config, learning_rate, decays))

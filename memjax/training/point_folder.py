@@ -105,10 +105,8 @@ class PointFolder:
         """
         if self.check():
             there = read_config(self.folder)
-            derived = there.get("derived", {})
             # Decided once: else a run that goes on would have a hole in its dynamics.
-            decided = derived.get("records_dynamics", False)
-            self.document["derived"]["records_dynamics"] = decided
+            self.document["derived"]["records_dynamics"] = dynamics.decided(self.folder)
             here = self.document["science"]
             if not difference(saved_science(there["science"], here), here):
                 summary = whole_summary(self.folder)
@@ -158,7 +156,7 @@ class PointFolder:
           step: training steps done.
           values: what is logged, [members]; of those that ended their last values stand again.
           seconds: that this process has trained.
-          found: outcomes by split, numpy arrays [members n]; None where they are not recorded.
+          found: outcomes by split, numpy arrays [members n]; None or empty: there are none.
         """
         last = self.rows[-1] if self.rows else {}
         row: dict[str, Any] = {"step": step, "epoch": step / self.setup.batches.steps_per_epoch}
@@ -175,7 +173,8 @@ class PointFolder:
         row["wall_seconds"] = round(self._seconds_before + seconds, 3)
         assert self._log
         row = self._log.append(row)
-        if self._dynamics and found is not None:
+        # Nobody is left where all diverged; with running metrics nothing is known of step 0.
+        if self._dynamics and found and self.alive:
             self._dynamics.record(step, row["epoch"], self.alive, found)
         return row
 

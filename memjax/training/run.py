@@ -15,11 +15,12 @@ from memjax.runtime.distributed import (
     on_main,
 )
 from memjax.runtime.locks import claim
+from memjax.runtime.metrics import check_tensorboard
 from memjax.runtime.preemption import StopRequest, stop_request
 from memjax.runtime.progress import Progress
 from memjax.runtime.shared_folder import check_shared_workdir
 from memjax.runtime.throughput import Profile, Throughput
-from memjax.runtime.workdir import clear, was_begun_by_this_job
+from memjax.runtime.workdir import check_overwrite, clear, was_begun_by_this_job
 from memjax.training import dynamics
 from memjax.training.loop import train_group
 from memjax.training.memory import chunk_size, is_out_of_memory
@@ -50,12 +51,12 @@ def run(setup: Setup, workdir: epath.PathLike, overwrite: bool = False) -> dict[
       Diverged: at the end, if some member was no longer finite; what is good is kept.
       Interrupted: see `memjax.training.loop.train_group`.
     """
+    on_main(lambda: check_tensorboard(setup.config.run.tensorboard))
     folder = epath.Path(workdir)
     point = PointFolder("run", folder, setup, records_dynamics=records_dynamics(setup))
     facts = json.dumps([point.document, setup.images_are_split])
     check_same_on_all_processes(facts, "data, devices or memjax")
-    if not overwrite:
-        on_main(point.check)
+    on_main(lambda: check_overwrite(folder) if overwrite else point.check())
     check_shared_workdir(folder)
 
     def begin() -> dict[str, Any] | None:

@@ -129,6 +129,11 @@ def prepare(
             f"config.train.num_epochs={config.train.num_epochs}: must be at most {most}: the last "
             "step is an int32"
         )
+    if config.train.logs_per_epoch > batches.steps_per_epoch:
+        raise InputError(
+            f"config.train.logs_per_epoch={config.train.logs_per_epoch}: must be at most "
+            f"{batches.steps_per_epoch}, the steps of an epoch"
+        )
     optimizer = make_optimizer_of(config, batches)
     return Setup(config, dataset, examples, network, optimizer, batches, mesh)
 

@@ -10,6 +10,7 @@ import pytest
 
 from memjax.analysis.attribution import example_attribution, self_influence
 from memjax.analysis.attribution_retrain import retrain, retrained_measures
+from memjax.analysis.attribution_run import make_problem, symmetric_second_derivative
 from memjax.analysis.losses import softmax_cross_entropy
 from memjax.analysis.memorization import leave_one_out_ridge
 from memjax.analysis.scores import margin
@@ -432,3 +433,58 @@ def test_bad_weights_and_directions_are_one_clear_line():
     ]:
         with pytest.raises(InputError, match=message):
             call()
+
+
+@jax.custom_jvp
+def relu(x):
+    """A straight-through estimator, by the name of a function of JAX."""
+    return jnp.where(x > 0, x, 0.0)
+
+
+@relu.defjvp
+def _relu_jvp(primals, tangents):
+    return relu(*primals), tangents[0] * jnp.exp(-primals[0])
+
+
+def test_a_custom_derivative_is_not_taken_for_jax_s_by_its_name():
+    def own(params, images):
+        return relu(images @ params["first"] + params["bias"][None]) @ params["second"]
+
+    def jaxs(params, images):
+        return jax.nn.relu(images @ params["first"] + params["bias"][None]) @ params["second"]
+
+    params, images, _ = mlp_inputs(np.float32)
+    for logits_fn, is_symmetric in ((own, False), (jaxs, True)):
+        problem = make_problem(
+            logits_fn, params, images, LABELS, BATCHES, 0.1, momentum=0.0, weight_decay=0.0,
+            optimizer=None, example_loss=softmax_cross_entropy,
+        )  # fmt: skip
+        assert symmetric_second_derivative(problem) is is_symmetric
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_where_nothing_moves_there_is_nothing_to_trust():
+    params, images, queries = mlp_inputs(np.float32)
+    asked = (mlp, params, images, LABELS, BATCHES, 0.0, queries, QUERY_LABELS)
+    trust = attribution_trust(*asked, np.ones((NUM_QUERIES, NUM_EXAMPLES)), num_directions=4)
+    assert trust.verdict == "nothing moved"
+    assert str(trust).startswith("nothing moved: no weight changes")
+    with pytest.raises(InputError, match="attribution is not all finite"):
+        attribution_trust(*asked, np.full((NUM_QUERIES, NUM_EXAMPLES), np.nan))
+
+
+def test_a_measure_that_is_no_number_of_one_example_is_refused():
+    params, images, queries = mlp_inputs(np.float32)
+    with pytest.raises(InputError, match="measure: must return one float"):
+        attribute(params, images, queries, measure=lambda logits, label: logits)
+
+
+def test_what_is_no_array_is_refused_by_name():
+    with pytest.raises(InputError, match="images: must be a numeric array"):
+        example_attribution(
+            mlp, mlp_inputs()[0], np.array([["x"]]), [0], [[0]], 0.1, np.ones((1, 4)), [0]
+        )
+    with pytest.raises(InputError, match=r"params\['name'\]: must be a numeric array"):
+        example_attribution(
+            mlp, {"name": "mlp"}, np.ones((2, 4)), [0, 1], [[0, 1]], 0.1, np.ones((1, 4)), [0]
+        )

@@ -521,3 +521,29 @@ def test_a_largest_radius_of_no_use_is_named():
     for radius in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(InputError, match=r"^max_radius: "):
             critical_radius(jax.random.key(0), mlp_fn, mlp_params(0), make_images(0, 3), radius)
+
+
+def test_the_ratio_of_what_are_no_distances_is_refused():
+    with pytest.raises(InputError, match="is_critical: bool, must be float distances"):
+        critical_sample_ratio(jnp.array([True, False]), 0.1)
+    with pytest.raises(InputError, match=r"is_critical: shape \(0,\)"):
+        critical_sample_ratio(jnp.zeros(0, bool))
+
+
+@pytest.mark.parametrize(
+    ("search", "change", "message"),
+    [
+        (pgd, {"num_starts": 0}, "num_starts: 0"),
+        (pgd, {"steps_per_start": 0}, "steps_per_start: 0"),
+        (pgd, {"step_size": np.nan}, "step_size: nan"),
+        (lass, {"max_steps": -3}, "max_steps: -3"),
+        (lass, {"noise_scale": -1.0}, "noise_scale: -1.0"),
+        (critical_bounds, {"max_steps": 0}, "max_steps: 0"),
+        (critical_bounds, {"radius": "a"}, "radius: 'a', must be one number"),
+        (pgd, {"radius": [0.1, 0.2]}, r"radius: \[0.1, 0.2\], must be one number"),
+    ],
+)
+def test_a_search_of_nothing_is_one_clear_line(search, change, message):
+    arguments = {"params": jnp.eye(2), "images": jnp.eye(2), "radius": 0.1} | change
+    with pytest.raises(InputError, match=message):
+        search(jax.random.key(0), lambda params, images: images @ params, **arguments)

@@ -47,3 +47,8 @@ def test_within_a_class_the_mean_is_0_and_the_spread_1():
     for each in range(3):
         assert found[classes == each].mean() == pytest.approx(0, abs=1e-12)
         assert found[classes == each].std() == pytest.approx(1)
+
+
+def test_checkpoints_of_different_examples_are_refused():
+    with pytest.raises(InputError, match=r"gradients: \[5, 2\] at checkpoint 1, not \[1, 2\]"):
+        variance_of_gradients([jnp.ones((1, 2)), jnp.ones((5, 2))])

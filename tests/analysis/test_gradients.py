@@ -299,3 +299,22 @@ def test_logits_come_with_the_norms(method, by_leaf):
     np.testing.assert_allclose(logits, network(params, images), rtol=1e-6, atol=1e-6)
     alone = gradient_norms(*arguments, by_leaf=by_leaf)
     jax.tree.map(np.testing.assert_array_equal, norms, alone)
+
+
+@pytest.mark.parametrize("method", ["auto", "ghost", "vmap"])
+def test_norms_by_leaf_of_tiny_gradients_do_not_underflow(method):
+    def tiny_fn(params, images):
+        return jnp.tanh(images @ params["a"]) @ params["b"]
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {
+        "a": jax.random.normal(keys[0], (4, 8)),
+        "b": 1e-22 * jax.random.normal(keys[1], (8, 3)),
+    }
+    images, labels = jax.random.normal(keys[2], (6, 4)), jnp.arange(6) % 3
+    found = gradient_norms(tiny_fn, params, images, labels, by_leaf=True, method=method)
+    hidden = np.tanh(np.float64(images) @ np.float64(params["a"]))
+    # The logits are all but 0: the softmax is one third.
+    by_hidden = (1 / 3 - np.eye(3)[np.asarray(labels)]) @ np.float64(params["b"]).T
+    by_kernel = np.float64(images)[:, :, None] * (by_hidden * (1 - hidden**2))[:, None]
+    np.testing.assert_allclose(found["a"], np.sqrt((by_kernel**2).sum((1, 2))), rtol=1e-4)

@@ -234,7 +234,7 @@ def test_trak_is_regression_on_projected_gradients_whose_dimension_grows_to_the_
     ("call", "message"),
     [
         (lambda *a: influence_functions(*a, method="lissa"), "method is 'lissa', must be one of"),
-        (lambda *a: influence_functions(*a, damping=-1.0), "damping is -1.0"),
+        (lambda *a: influence_functions(*a, damping=-1.0), "damping: -1.0"),
         (lambda *a: influence_functions(*a, measure="none"), "measure is 'none'"),
         (
             lambda *a: influence_functions(*a[:4], np.ones((2, 5)), [0, 1]),
@@ -243,7 +243,7 @@ def test_trak_is_regression_on_projected_gradients_whose_dimension_grows_to_the_
         (lambda *a: tracin(a[0], [], a[2], a[3], [], *a[4:]), "must be equally many"),
         (lambda *a: tracin(a[0], [a[1]], a[2], a[3], [1, 2], *a[4:]), "must be equally many"),
         (lambda *a: trak(jax.random.key(0), a[0], [], *a[2:]), "networks: none given"),
-        (lambda *a: trak(jax.random.key(0), a[0], [a[1]], *a[2:], dimension=0), "dimension is 0"),
+        (lambda *a: trak(jax.random.key(0), a[0], [a[1]], *a[2:], dimension=0), "dimension: 0"),
     ],
 )
 def test_bad_input_is_one_clear_line(call, message):
@@ -252,3 +252,34 @@ def test_bad_input_is_one_clear_line(call, message):
     arguments = (images.astype(np.float32), labels, queries[0].astype(np.float32), queries[1])
     with pytest.raises(InputError, match=message):
         call(logits_fn, params, *arguments)
+
+
+def test_a_memorized_query_keeps_its_influence_by_conjugate_gradients():
+    """For one linear layer the matrix of query and example is symmetric, whichever is memorized."""
+    weights, images = jnp.eye(2) * 50, jnp.array([[1.0, 0.0], [0.0, 1.0], [0.01, 0.0]])
+    labels = jnp.array([0, 1, 0])
+    found = influence_functions(
+        lambda weights, images: images @ weights, weights, images, labels, images, labels,
+        method="cg",
+    )  # fmt: skip
+    assert found[2, 0] < -1e-23
+    np.testing.assert_allclose(found[0, 2], found[2, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [[-1, 0], [2, 0], ["cat", "dog"]])
+def test_query_labels_that_are_no_classes_are_refused_by_name(queries):
+    linear_fn, weights, labels = (lambda w, x: x @ w), jnp.zeros((2, 2)), np.array([0, 1])
+    examples = jnp.eye(2), labels, jnp.eye(2), queries
+    batches = np.array([[0, 1]])
+    calls = [
+        lambda: influence_functions(linear_fn, weights, *examples),
+        lambda: trak(jax.random.key(0), linear_fn, [weights], *examples, dimension=2),
+        lambda: tracin(linear_fn, [weights], *examples[:2], [1.0], *examples[2:]),
+        lambda: example_attribution(linear_fn, weights, *examples[:2], batches, 0.1, *examples[2:]),
+        lambda: example_attribution(
+            linear_fn, weights, *examples[:2], batches, 0.1, *examples[2:], measure="margin"
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match="query_labels: "):
+            call()

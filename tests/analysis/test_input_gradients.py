@@ -93,3 +93,10 @@ def test_images_of_integers_are_refused():
     for fn in (input_gradient_norms, lambda *arguments: input_loss_curvature(KEY, *arguments)):
         with pytest.raises(InputError, match="images: must be float"):
             fn(logits_fn, PARAMS, np.zeros((2, 6), np.uint8), LABELS[:2])
+
+
+@pytest.mark.parametrize("step", [0, -0.1, np.nan])
+def test_a_step_of_no_size_is_refused(step):
+    arguments = (KEY, logits_fn, PARAMS, normal(3, 2, 6), jnp.array([0, 1]))
+    with pytest.raises(InputError, match=r"step_size: .* above 0"):
+        input_loss_curvature(*arguments, step_size=step)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memjax.analysis import inputs
 from memjax.analysis.critical import (
     critical_bounds,
     critical_bounds_over_radii,
@@ -24,7 +25,7 @@ from memjax.analysis.products import gradient_products, projected_gradients
 from memjax.analysis.scores import example_scores
 from memjax.analysis.sensitivity import loss_sensitivity
 from memjax.analysis.sharpness import hessian_eigenvalue, hessian_trace
-from memjax.analysis.statistics import overdispersion
+from memjax.analysis.statistics import binomial_null, bootstrap_interval, overdispersion
 from memjax.errors import InputError
 
 KEY = jax.random.key(0)
@@ -220,3 +221,76 @@ def test_strict_promotion_suits_what_takes_no_model():
         overdispersion(correct)
         memorization_scores(correct, ~correct)
         example_scores((IMAGES @ PARAMS).astype(jnp.bfloat16), LABELS.astype(np.uint8))
+
+
+@pytest.mark.parametrize("fn", WITH_LABELS.values(), ids=WITH_LABELS)
+def test_labels_of_none_or_of_unequal_lengths_are_one_clear_line(fn):
+    with pytest.raises(InputError, match=r"labels: must be \[5\], as many as images, not None"):
+        fn(linear, PARAMS, IMAGES, None)
+    with pytest.raises(InputError, match="labels: must be an array, not a list of unequal"):
+        fn(linear, PARAMS, IMAGES, [[0], [1, 2], [0], [0], [1]])
+
+
+def test_a_flag_among_the_parameters_is_looked_at_again_when_it_changes():
+    def logits_fn(params, images):
+        mean = jnp.where(params["is_training"] > 0, images.mean(0, keepdims=True), 0.0)
+        return (images - mean) @ params["kernel"]
+
+    for on, off in ((jnp.int32(1), jnp.int32(0)), (jnp.array(True), jnp.array(False))):
+        gradient_norms(logits_fn, {"kernel": PARAMS, "is_training": off}, IMAGES, LABELS)
+        with pytest.raises(InputError, match="mixes the examples"):
+            gradient_norms(logits_fn, {"kernel": PARAMS, "is_training": on}, IMAGES, LABELS)
+
+
+def test_a_counter_among_the_parameters_is_not_looked_at_at_every_step(monkeypatch):
+    looks = []
+    find = inputs._find_facts
+    monkeypatch.setattr(inputs, "_find_facts", lambda *given: looks.append(1) or find(*given))
+
+    def logits_fn(params, images):
+        return images @ params["kernel"]
+
+    for step in range(100, 110):
+        gradient_norms(logits_fn, {"kernel": PARAMS, "step": jnp.int32(step)}, IMAGES, LABELS)
+    assert len(looks) == 1
+
+
+@pytest.mark.parametrize("fn", [gradient_norms, hessian_trace], ids=["gradient_norms", "trace"])
+@pytest.mark.parametrize(
+    ("example_loss", "message"),
+    [
+        (
+            lambda logits, label: logits - label,
+            r"example_loss: must return one float for logits \[4\]",
+        ),
+        (lambda logits, label: label, "example_loss: must return one float"),
+        ("cross-entropy", "example_loss: must be a function"),
+    ],
+)
+def test_a_loss_that_is_no_number_of_one_example_is_refused(fn, example_loss, message):
+    key = () if fn is gradient_norms else (KEY,)
+    with pytest.raises(InputError, match=message):
+        fn(*key, linear, PARAMS, IMAGES, LABELS, example_loss=example_loss)
+    with pytest.raises(InputError, match=message):
+        example_scores(IMAGES @ PARAMS, LABELS, example_loss=example_loss)
+
+
+KEYED = {
+    "lass": lambda key: lass(key, linear, PARAMS, IMAGES, 0.1).adversarial,
+    "pgd": lambda key: pgd(key, linear, PARAMS, IMAGES, 0.1).adversarial,
+    "critical_bounds": lambda key: critical_bounds(key, linear, PARAMS, IMAGES, 0.1).lower,
+    "critical_radius": lambda key: critical_radius(key, linear, PARAMS, IMAGES).found,
+    "hessian_trace": lambda key: hessian_trace(key, linear, PARAMS, IMAGES, LABELS).trace,
+    "projected_gradients": lambda key: projected_gradients(key, linear, PARAMS, IMAGES, LABELS, 2),
+    "input_loss_curvature": lambda key: input_loss_curvature(key, linear, PARAMS, IMAGES, LABELS),
+    "binomial_null": lambda key: binomial_null(key, 5, 0.5, 3).draws,
+    "bootstrap_interval": lambda key: bootstrap_interval(key, jnp.mean, jnp.arange(5.0)).lower,
+}
+
+
+@pytest.mark.parametrize("fn", KEYED.values(), ids=KEYED)
+def test_a_seed_is_no_key_and_two_words_are_the_key_they_are(fn):
+    for seed in (0, np.int32(3), jax.random.split(KEY, 3)):
+        with pytest.raises(InputError, match="key: must be one typed key"):
+            fn(seed)
+    np.testing.assert_array_equal(fn(jax.random.PRNGKey(3)), fn(jax.random.key(3)))

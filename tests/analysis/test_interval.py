@@ -16,6 +16,7 @@ from memjax.analysis.interval import (
     interval_bounds,
     is_affine,
 )
+from memjax.errors import InputError
 
 SHAPE = (8, 8, 1)
 
@@ -509,3 +510,78 @@ def test_certificates_of_narrow_networks_hold_for_what_they_compute(dtype):
         logits = predict(params, jnp.where(share, upper, lower))
         assert ((bounds.lower <= logits) & (logits <= bounds.upper)).all()
         assert not (is_safe & (logits.argmax(-1) != labels)).any()
+
+
+def _shares(images):
+    return images / images.sum(-1, keepdims=True)
+
+
+def _shares_of_another_axis(images):
+    pairs = images.reshape(-1, 2, 2)
+    return (pairs / pairs.sum(2)[:, None, :]).reshape(-1, 4)
+
+
+@pytest.mark.parametrize(
+    ("shares", "center"),
+    [
+        (_shares, [[-0.5, 2.0, 0.3, 0.1]]),
+        (_shares, [[0.5, 2.0, 0.3, 0.2]]),
+        (_shares_of_another_axis, [[3.0, 0.5, 0.2, 0.4]]),
+    ],
+    ids=["a negative term", "no negative term", "another axis"],
+)
+def test_bounds_of_a_quotient_by_a_sum_hold_at_random_points(shares, center):
+    center, radius = np.float32(center), np.float32(0.1)
+    bounds = interval_bounds(
+        lambda params, images: shares(images), {}, center - radius, center + radius
+    )
+    rng = np.random.default_rng(0)
+    corners = rng.choice([-1, 1], (2000, 4))
+    inside = rng.uniform(-1, 1, (2000, 4))
+    points = np.float64(center) + radius * np.concatenate([corners, inside])
+    values = np.asarray(shares(points))
+    assert (values >= np.asarray(bounds.lower)).all()
+    assert (values <= np.asarray(bounds.upper)).all()
+    if shares is _shares and center.min() > 0:  # tight there: the numerator counts in the sum
+        assert bounds.lower.min() >= -1e-6
+        assert bounds.upper.max() <= 1 + 1e-5
+
+
+def test_the_remainder_by_0_has_no_bound():
+    images = jnp.array([[1.0, 3.0]])
+    bounds = interval_bounds(
+        lambda params, images: jax.lax.rem(images, params[None]), jnp.array([0.0, 2.0]), images,
+        images + 0.5,
+    )  # fmt: skip
+    np.testing.assert_array_equal(bounds.lower[0, 0], -np.inf)
+    np.testing.assert_array_equal(bounds.upper[0, 0], np.inf)
+    assert bounds.lower[0, 1] <= 1
+    assert 1.5 <= bounds.upper[0, 1] <= 2
+
+
+def test_a_class_masked_by_minus_infinity_costs_no_certificate():
+    images = jnp.array([[1.0, 0.1, 0.3], [0.1, 0.15, 0.9]])
+    mask = jnp.array([True, True, False])
+    found = [
+        certified(
+            lambda params, images, value=value: jnp.where(mask[None], images @ params, value),
+            jnp.eye(3), images - 0.1, images + 0.1, jnp.array([0, 1]),
+        )
+        for value in (-jnp.inf, -1e9)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(found[0], [True, False])
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "message"),
+    [
+        (np.zeros((2, 3)), np.ones((1, 3)), "lower, upper: .* must be the same"),
+        (np.ones((2, 3)), np.zeros((2, 3)), "lower must be at most upper"),
+        (np.zeros((2, 3), int), np.ones((2, 3), int), "images: must be float"),
+        ("low", np.ones((2, 3)), "lower: must be a numeric array"),
+    ],
+)
+def test_corners_of_no_box_are_one_clear_line(lower, upper, message):
+    with pytest.raises(InputError, match=message):
+        interval_bounds(lambda params, images: images @ params, jnp.eye(3), lower, upper)

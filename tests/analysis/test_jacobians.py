@@ -220,3 +220,25 @@ def test_the_memory_of_one_example_is_bounded_whatever_the_classes(monkeypatch):
     all_at_once, bounded = kept_bytes(2**33), kept_bytes(2**25)
     assert all_at_once > 1000 * 64 * 256 * 4
     assert bounded < 3 * 2**25 / 8  # what is asked for is an eighth of the budget
+
+
+def test_norms_neither_underflow_nor_overflow():
+    np.testing.assert_allclose(jacobian_norms(jnp.array([[[3e-30, 4e-30]]])), [5e-30], rtol=1e-6)
+    np.testing.assert_array_equal(jacobian_norms(jnp.full((1, 2, 2), 300, jnp.float16)), [600])
+
+    def tiny_fn(params, images):
+        return 1e-25 * (images @ params)
+
+    norms = parameter_jacobian_norms(tiny_fn, jnp.zeros((2, 3)), jnp.array([[3.0, 4.0]]))
+    np.testing.assert_allclose(norms, np.full((1, 3), 5e-25), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_has_the_singular_values_of_its_numbers(dtype):
+    jacobians = jax.random.normal(jax.random.key(0), (3, 4, 5)).astype(dtype)
+    exact = np.asarray(jacobians, np.float64)
+    found = jacobian_singular_values(jacobians)
+    np.testing.assert_allclose(found, np.linalg.svd(exact, compute_uv=False), rtol=1e-5)
+    spectra = extended_data_jacobian_spectra(jacobians)
+    expected = np.linalg.svd(exact.swapaxes(0, 1), compute_uv=False)
+    np.testing.assert_allclose(spectra, expected, rtol=1e-5)

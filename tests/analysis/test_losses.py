@@ -12,7 +12,8 @@ from memjax.analysis.difficulty import aum
 from memjax.analysis.gradients import gradient_norms
 from memjax.analysis.input_gradients import input_gradient_norms
 from memjax.analysis.losses import softmax_cross_entropy
-from memjax.analysis.scores import example_scores
+from memjax.analysis.membership import logit_confidence
+from memjax.analysis.scores import el2n, entropy, example_scores, margin
 from memjax.errors import InputError
 
 MARGINS = [-80.0, -20.0, -3.0, 0.0, 3.0, 15.0, 17.0, 20.0, 45.0, 80.0]
@@ -121,3 +122,13 @@ def test_a_label_that_is_no_integer_is_refused():
         softmax_cross_entropy(jnp.zeros(3), jnp.float32(1))
     with pytest.raises(InputError, match="labels: must be one integer"):
         softmax_cross_entropy(jnp.zeros(3), jnp.array([1]))
+
+
+@pytest.mark.parametrize("fn", [softmax_cross_entropy, margin, el2n, logit_confidence])
+def test_logits_of_many_examples_are_refused_where_those_of_one_are_asked_for(fn):
+    with pytest.raises(
+        InputError, match=r"logits: must be \[classes\], of one example, not \[3, 3"
+    ):
+        fn(jnp.eye(3), jnp.int32(0))
+    with pytest.raises(InputError, match="of one example"):
+        entropy(jnp.eye(3))

@@ -223,3 +223,44 @@ def test_networks_that_memorized_random_labels_are_told_and_untrained_ones_are_n
 def test_bad_input_is_one_line(call, message):
     with pytest.raises(InputError, match=message):
         call(*small())
+
+
+def test_an_infinite_score_is_below_no_unknown_one():
+    assert attack_auc([np.inf, np.nan, 0.0], [True, False, False]) == 1.0
+    assert attack_auc([-np.inf, np.nan, 0.0], [True, False, False]) == 0.0
+    assert attack_auc([np.inf, np.inf], [True, False]) == 0.5
+
+
+def test_rmia_scores_are_shares_where_a_label_has_no_probability():
+    confidences, is_member = small()
+    confidences = np.array(confidences)
+    confidences[0, 2] = -np.inf
+    scores = np.asarray(rmia_scores(confidences, is_member, 0, gamma=1.0))
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert scores[2] == 0  # nothing has a smaller ratio
+
+
+def test_a_diverged_member_counts_in_no_distance():
+    confidences, is_member = small()
+    confidences, is_member = np.array(confidences), np.asarray(is_member)
+    with_diverged = np.concatenate([confidences, np.full((1, 9), np.nan)])
+    memberships = np.concatenate([is_member, np.ones((1, 9), bool)])
+    expected = example_vulnerability(confidences, is_member)
+    found = example_vulnerability(with_diverged, memberships)
+    np.testing.assert_array_equal(found.distance, expected.distance)
+    np.testing.assert_array_equal(found.confidence_in, expected.confidence_in)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c, m: lira_scores(c, m, 0.7), "target: 0.7"),
+        (lambda c, m: lira_scores(c, m, True), "target: True"),
+        (lambda c, m: lira_scores(c, np.where(m, 0.9, 0.1), 0), r"is_member: 0\.[19]"),
+        (lambda c, m: attack_auc(c, np.where(m, np.nan, 0.0)), "is_member: nan"),
+    ],
+)
+def test_targets_and_memberships_that_are_none_are_one_line(call, message):
+    confidences, is_member = small()
+    with pytest.raises(InputError, match=message):
+        call(np.asarray(confidences), np.asarray(is_member))

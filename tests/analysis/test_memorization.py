@@ -211,3 +211,21 @@ def test_subsets_of_all_but_one_give_leave_one_out_memorization():
 def test_shapes_that_do_not_fit_are_refused(call, field):
     with pytest.raises(InputError, match=field):
         call()
+
+
+def test_lists_are_arrays_and_counts_are_no_memberships():
+    correct, is_member = [[1, 1], [1, 0], [0, 1], [0, 1]], [[1, 1], [1, 0], [0, 1], [0, 1]]
+    np.testing.assert_array_equal(memorization_scores(correct, is_member).scores, [1, 1])
+    np.testing.assert_array_equal(
+        cross_influence(correct, is_member).influence,
+        cross_influence(jnp.asarray(correct), jnp.asarray(is_member, bool)).influence,
+    )
+    for fn in (memorization_scores, cross_influence):
+        with pytest.raises(InputError, match="is_member: 2, must be bool, or 0 and 1"):
+            fn(correct, 2 * np.asarray(is_member))
+
+
+@pytest.mark.parametrize("ridge", [-1.0, np.nan, "1"])
+def test_a_ridge_that_is_none_is_one_clear_line(ridge):
+    with pytest.raises(InputError, match=r"ridge: .* must be one number, finite and at least 0"):
+        leave_one_out_ridge(jnp.ones((3, 1)), jnp.ones(3), ridge)

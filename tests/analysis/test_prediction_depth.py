@@ -93,3 +93,35 @@ def test_depth_is_where_the_prediction_begins_to_stand():
 def test_a_network_without_a_kernel_is_refused():
     with pytest.raises(InputError, match="no matrix product or convolution"):
         layer_embeddings(lambda params, images: images[:, :3] * params[0], jnp.ones(1), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("offset", "scale", "dtype"), [(300, 0.1, np.float32), (0, 300, np.float16)]
+)
+def test_neighbours_are_those_of_float64_far_from_the_origin_and_in_half_precision(
+    offset, scale, dtype
+):
+    rng = np.random.default_rng(1)
+    support = (offset + scale * rng.normal(size=(60, 16))).astype(dtype)
+    points = (offset + scale * rng.normal(size=(40, 16))).astype(dtype)
+    labels = np.arange(60)  # as many classes as points: the nearest one itself
+    found = nearest_classes(jnp.asarray(points), jnp.asarray(support), labels, 60, 1)
+    differences = np.float64(points)[:, None] - np.float64(support)[None]
+    np.testing.assert_array_equal(found, np.square(differences).sum(-1).argmin(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"support": np.ones((50, 5))}, r"embeddings, support: shapes \(11, 6\), \(50, 5\)"),
+        ({"labels": LABELS[:3]}, r"labels: must be \[50\], as many as the support"),
+        ({"labels": LABELS + 1}, "labels: 3 .* is not a class in"),
+        ({"num_neighbors": 0}, "num_neighbors: 0"),
+        ({"support": np.ones((0, 6)), "labels": np.zeros(0, int)}, "support: 0 points"),
+        ({"own_rows": np.zeros(3, int)}, r"own_rows: shape \(3,\), must be \[11\]"),
+    ],
+)
+def test_neighbours_that_cannot_be_are_one_clear_line(change, message):
+    arguments = {"embeddings": IMAGES, "support": SUPPORT, "labels": LABELS, "num_classes": 3}
+    with pytest.raises(InputError, match=message):
+        nearest_classes(**arguments | change)

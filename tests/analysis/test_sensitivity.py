@@ -405,3 +405,31 @@ def test_bad_input_is_one_clear_line(change, message):
     }  # fmt: skip
     with pytest.raises(InputError, match=message):
         loss_sensitivity(mlp, **arguments | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": None}, "learning_rate is None"),
+        ({"learning_rate": np.nan}, "learning_rate is nan, must be finite"),
+        ({"learning_rate": np.array([0.1, np.inf, 0.1, 0.1, 0.1])}, "learning_rate is inf"),
+        ({"momentum": None}, "momentum: None, must be one number"),
+        ({"weight_decay": np.nan}, "weight_decay: nan"),
+        ({"labels": None}, "labels: must be"),
+        ({"labels": LABELS + 1}, "labels: 3 "),
+    ],
+)
+def test_a_training_that_is_none_is_one_clear_line(change, message):
+    params, images = mlp_inputs(np.float32)
+    arguments = {"labels": LABELS, "batches": BATCHES, "learning_rate": 0.1} | change
+    with pytest.raises(InputError, match=message):
+        run_sgd(mlp, params, images, **arguments)
+    with pytest.raises(InputError, match=message):
+        loss_sensitivity(mlp, params, images, probe_steps=[1], **arguments)
+
+
+@pytest.mark.parametrize("size", [2.5, True, "2"])
+def test_a_microbatch_of_no_whole_size_is_one_clear_line(size):
+    params, images = mlp_inputs(np.float32)
+    with pytest.raises(InputError, match=f"microbatch_size is {size!r}"):
+        loss_sensitivity(mlp, params, images, LABELS, BATCHES, 0.1, [1], microbatch_size=size)

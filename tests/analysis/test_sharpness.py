@@ -246,3 +246,24 @@ def test_whatever_memory_there_is_changes_nothing(budget, monkeypatch, float64):
     found = hessian_eigenvalue(key, again, params, images, labels, tolerance=1e-6)
     largest = expected[np.argmax(np.abs(expected))]
     np.testing.assert_allclose(found.eigenvalue, largest, rtol=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1.0, 45.0])
+def test_the_eigenvalue_of_memorized_examples_keeps_its_digits(scale):
+    """Of two examples at margin m the eigenvalue is p (1 - p), p = e^-m / (1 + e^-m)."""
+    found = hessian_eigenvalue(
+        jax.random.key(0), lambda params, images: images @ params, jnp.eye(2) * scale, jnp.eye(2),
+        jnp.array([0, 1]),
+    )  # fmt: skip
+    expected = np.exp(-scale) / (1 + np.exp(-scale)) ** 2
+    np.testing.assert_allclose(found.eigenvalue, expected, rtol=1e-5)
+
+
+def test_a_seed_is_no_key():
+    arguments = (lambda params, images: images @ params, jnp.eye(2), jnp.eye(2), jnp.array([0, 1]))
+    with pytest.raises(InputError, match=r"key: must be one typed key, as jax\.random"):
+        hessian_eigenvalue(0, *arguments)
+    words = hessian_eigenvalue(jax.random.PRNGKey(3), *arguments)
+    np.testing.assert_array_equal(
+        words.eigenvalue, hessian_eigenvalue(jax.random.key(3), *arguments).eigenvalue
+    )

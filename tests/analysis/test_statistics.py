@@ -249,3 +249,14 @@ def test_cliffs_delta_equals_all_pairs(first, second):
 def test_cliffs_delta_of_nothing_is_refused():
     with pytest.raises(InputError, match="first, second"):
         statistics.cliffs_delta(jnp.zeros(0), jnp.zeros(3))
+
+
+def test_gini_of_a_negative_value_is_nan_in_its_row_alone():
+    found = statistics.gini(jnp.array([[-1.0, 3.0], [0.0, 3.0]]), axis=1)
+    np.testing.assert_array_equal(found, [np.nan, 0.5])
+
+
+def test_cliffs_delta_takes_lists_and_is_nan_of_nan():
+    assert statistics.cliffs_delta([2.0, 3.0], [1, 2]) == 0.75
+    assert np.isnan(statistics.cliffs_delta([np.nan, 3.0], [1.0]))
+    assert np.isnan(statistics.cliffs_delta([2.0, 3.0], [1.0, np.nan]))

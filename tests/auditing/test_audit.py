@@ -10,12 +10,9 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score
 
 import memjax
-from memjax.auditing.request import (
-    Request,
-    dataset_section,
-    prepare_request,
-    read_probabilities,
-)
+from memjax.auditing.given import read_probabilities
+from memjax.auditing.request import Request, dataset_section, prepare_request
+from memjax.auditing.run import audit
 from memjax.errors import InputError
 from memjax.training.state import balanced_subsets
 from tests import command_line
@@ -89,6 +86,7 @@ def test_another_audit_in_the_same_folder_is_refused(noisy, audited):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "another config" in done.stderr
+    assert "--overwrite" not in done.stderr  # which audits do not have
 
 
 def test_own_probabilities_are_used_instead_of_training(noisy):
@@ -101,6 +99,59 @@ def test_own_probabilities_are_used_instead_of_training(noisy):
     table = memjax.audit_labels(images, labels, pred_probs=found, say=lambda line: None)
     assert average_precision_score(truth != labels, table["probability_wrong"]) > 0.95
     assert list(table["index"]) == list(range(1000))
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_the_rate_by_probabilities_that_are_right_is_the_rate(tmp_path, kind, noise):
+    rng = np.random.default_rng(3)
+    truth = rng.permutation(np.tile(load_digits().target, 3))[:1500]
+    labels = np.where(rng.random(1500) < noise, (truth + 1) % 10, truth)
+    found = np.eye(10)[truth]
+    if kind == "soft":
+        found = 0.02 + 0.8 * found + rng.random((1500, 10)) * 0.1
+        found /= found.sum(axis=1, keepdims=True)
+    images = rng.random((1500, 2, 2)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    np.save(tmp_path / "p.npy", found)
+    request = Request(data=str(tmp_path / "data.npz"), pred_probs=str(tmp_path / "p.npy"))
+    table, summary = audit(request, tmp_path / "audit", say=lambda line: None)
+    is_wrong = labels != truth
+    assert abs(summary["noise_rate"] - is_wrong.mean()) < 0.02
+    suspects = table["probability_wrong"].to_numpy() > 0.5
+    assert is_wrong[suspects].mean() > 0.95
+    assert suspects[is_wrong].mean() > 0.8
+    flips = 1 - np.diag(summary["transition"])  # the matrix says what the rate says
+    assert abs(flips.mean() - summary["noise_rate"]) < 0.04
+
+
+@pytest.mark.parametrize("what", ["features", "embeddings"])
+def test_both_ensembles_are_trained_on_features_as_they_are_stored(tmp_path, what):
+    rng, truth = np.random.default_rng(0), np.arange(300) % 3
+    labels = np.where(np.arange(300) < 30, (truth + 1) % 3, truth)
+    features = 1e4 * (np.eye(6)[truth] + 0.2 * rng.normal(size=(300, 6)))
+    np.savez(tmp_path / "features.npz", images=features, labels=labels)
+    images = rng.random((300, 8, 8)).astype(np.float32)  # of which no network learns the labels
+    np.savez(tmp_path / "pictures.npz", images=images, labels=labels)
+    np.save(tmp_path / "embeddings.npy", features)
+    given = {
+        "features": {"data": str(tmp_path / "features.npz")},
+        "embeddings": {
+            "data": str(tmp_path / "pictures.npz"),
+            "embeddings": str(tmp_path / "embeddings.npy"),
+        },
+    }[what]
+    quick = {"ensemble.size": 4, "run.progress": False}
+    request = Request(effort="quick", overrides=quick, **given)
+    found = audit(request, tmp_path / "audit", say=lambda line: None)
+    with np.load(tmp_path / "audit" / "planted.npz") as planted:
+        assert np.array_equal(planted["images"], features)
+    assert abs(found.summary["noise_rate"] - 0.1) < 0.03
+    assert (found.table["suggested_label"].to_numpy() == truth)[:30].mean() > 0.9
+    copy = tmp_path / "audit" / "planted.npz"
+    np.savez(copy, images=features, labels=labels)
+    with pytest.raises(InputError, match=r"planted\.npz: not the copy that these data make"):
+        audit(request, tmp_path / "audit", say=lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +167,7 @@ def test_own_probabilities_are_used_instead_of_training(noisy):
 def test_probabilities_that_do_not_fit_are_one_line(tmp_path, array, message):
     np.save(tmp_path / "p.npy", array)
     with pytest.raises(InputError, match=message):
-        read_probabilities(str(tmp_path / "p.npy"), 10, 10)
+        read_probabilities(str(tmp_path / "p.npy"), np.arange(10), [str(k) for k in range(10)])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +175,7 @@ def test_probabilities_that_do_not_fit_are_one_line(tmp_path, array, message):
     [
         (np.zeros(20, int), "class"),
         (np.array([0] * 19 + [1]), "has 1 example; an audit needs 2"),
-        (np.arange(20) % 2, "20 examples; an audit that trains needs 60"),
+        (np.arange(20) % 2, "20 examples; an audit that trains needs 80"),
     ],
 )
 def test_data_that_cannot_be_audited_are_one_line(tmp_path, labels, message):

@@ -7,6 +7,7 @@ import pytest
 from memjax.auditing.calibration import calibrate, calibrate_fixed
 from memjax.auditing.noise import (
     count_confusions,
+    expected_transition,
     flip_all,
     mixture_rate,
     noise_rate,
@@ -86,3 +87,14 @@ def test_planted_flips_have_the_shape_and_rate_of_the_confusions():
 def test_no_class_is_flipped_beyond_what_can_be_told():
     flips = transition(np.array([[10, 90], [0, 100]]))
     assert flips[0, 1] == pytest.approx(0.45)
+
+
+def test_the_expected_transition_has_the_rate_of_the_probabilities():
+    rng = np.random.default_rng(4)
+    labels, suggested = rng.integers(0, 4, N), rng.integers(1, 4, N)
+    suggested = (labels + suggested) % 4
+    wrong = rng.random(N) ** 3
+    flips = expected_transition(labels, suggested, wrong, 4)
+    assert np.allclose(flips.sum(axis=1), 1)
+    of_class = np.bincount(suggested, wrong, 4) + np.bincount(labels, 1 - wrong, 4)
+    assert ((1 - np.diag(flips)) * of_class).sum() / N == pytest.approx(wrong.mean())

@@ -44,8 +44,9 @@ def _table(n=40):
     ids = np.array([f"=HYPERLINK({i}).png" for i in range(n)], object)
     prior = np.array([[0.9, 0.1], [0.1, 0.9]])
     scores = features(evidence, labels, prior)
+    suggested, shares = suggest(evidence, labels), np.full(n, 0.9)
     table = files.make_table(
-        np.arange(n), ids, labels, suggest(evidence, labels), wrong, issue, why, NAMES, scores
+        np.arange(n), ids, labels, suggested, shares, wrong, issue, why, NAMES, scores
     )
     return table, issues, images
 
@@ -115,6 +116,33 @@ def test_duplicates_of_all_kinds_are_found():
     assert issues["leakage"].to_numpy().nonzero()[0].tolist() == [7]
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2], [1, 2, 3, 0]])
+def test_three_copies_or_more_hide_no_other_label_and_no_leakage(order):
+    rng = np.random.default_rng(0)
+    images = rng.random((50, 5, 5, 1)).astype(np.float32)
+    images[[5, 9, 12, 45]] = images[5]  # the last is of the validation split
+    evidence, labels, _, _ = _example(40)
+    labels[[5, 9, 12]] = np.array([0, 0, 1, 0])[order][:3]
+    others = np.zeros(10, int)
+    issues = find_issues(
+        evidence, labels, np.zeros(40), images[:40], find_duplicates(images), others
+    )
+    assert issues["leakage"].to_numpy().nonzero()[0].tolist() == [5, 9, 12]
+    mixed = len({*labels[[5, 9, 12]], 0}) > 1
+    assert issues["conflicting duplicate"].to_numpy().nonzero()[0].tolist() == [5, 9, 12] * mixed
+    same = [k for k in (5, 9, 12) if (labels[[5, 9, 12]] == labels[k]).sum() > 1]
+    assert issues["duplicate"].to_numpy().nonzero()[0].tolist() == same
+
+
+def test_ambiguous_examples_waver_between_the_two_likeliest():
+    shares = np.array([[0.28, 0.32, 0.4], [0.4, 0.35, 0.25]])
+    evidence, labels = Evidence(np.ones(1), shares[None], shares[None]), np.array([2, 2])
+    kinds = np.array(["ambiguous", "ambiguous"], object)
+    lines = reasons(kinds, evidence, labels, np.array([0.3, 0.4]), ("cat", "dog", "cow"))
+    assert "networks waver between cow (40%) and dog (32%)" in lines[0]
+    assert "networks waver between cat (40%) and dog (35%)" in lines[1]  # and not its label
+
+
 def test_a_blank_image_and_a_rare_class_are_named():
     evidence, labels, _, images = _example()
     images[8] = 0.5
@@ -143,6 +171,7 @@ def test_broken_files_stand_last_in_the_list_and_odd_sizes_are_an_issue(tmp_path
     assert list(written["issue"].tail(2)) == ["broken file"] * 2
     assert list(written["example_id"].tail(2)) == ["a/bad.png", "'=bad.png"]
     assert list(written["index"].tail(2)) == [-1, -1]
+    assert list(written["suggested_probability"][:2]) == [0.9, 0.9]
     assert list(written["rank"].tail(2)) == [41, 42]
     first = written[written["index"] == 0].iloc[0]
     assert (first["issue"], first["also"]) == ("wrong label", "odd size")
@@ -214,7 +243,8 @@ def test_decisions_make_a_cleaned_copy_and_leave_the_data_alone(tmp_path):
     dataset = _dataset()
     before = dataset.train.labels.copy()
     (tmp_path / "decisions.csv").write_text(
-        "index,decision,new_label,example_id\n0,relabel,,a\n1,drop,,b\n2,keep,,c\n3,relabel,0,d\n"
+        "index,decision,new_label,example_id\n"
+        "0,relabel,,'=HYPERLINK(0).png\n1,drop,,=HYPERLINK(1).png\n2,keep,,\n3,relabel,0,\n"
     )
     decisions = read_decisions(tmp_path / "decisions.csv", table, 2)
     cleaned = clean(dataset, decisions)

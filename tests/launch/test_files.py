@@ -169,6 +169,37 @@ def test_skypilots_command_may_be_written_without_quotes(tmp_path):
     assert ran.stdout == "--config.model.widths=(64,64) --config.dataset.classes=(0,1)\n"
 
 
+def run_of_skypilot(folder, command):
+    return subprocess.run(
+        ["bash", "-c", yaml.safe_load((LAUNCH / "sky.yaml").read_text())["run"]],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "COMMAND": command},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_skypilots_command_may_begin_with_variables(tmp_path):
+    ran = run_of_skypilot(tmp_path, "JAX_PLATFORMS=cpu NOTE='two words' sh -c 'echo $NOTE A=b'")
+    assert (ran.stdout, ran.stderr) == ("two words A=b\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("", "names no program"),
+        ("JAX_PLATFORMS=cpu", "names no program"),
+        ("python -m 'memjax.main", "No closing quotation"),
+        ("no_such_program_of_test x", "No such file"),
+    ],
+)
+def test_a_bad_command_of_skypilot_is_one_line(tmp_path, command, words):
+    ran = run_of_skypilot(tmp_path, command)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert f"COMMAND={command!r}: " in line
+    assert words in line
+
+
 def test_any_user_may_write_where_the_image_writes():
     docker = (LAUNCH / "Dockerfile").read_text()
     comments = [line for line in docker.splitlines() if line.startswith("#")]

@@ -167,6 +167,34 @@ def test_all_keeps_a_tpu_whose_run_folder_could_not_be_fetched(cloud: Cluster):
     assert "delete" not in changes(cloud)
 
 
+@pytest.mark.parametrize(
+    ("workdir", "answer", "after_the_run"),
+    [
+        ("only/there", "0", ["ssh", "scp", "delete"]),  # a full disk after hours
+        ("only/there", "44", ["ssh", "delete"]),  # bad input: there is no such folder
+        ("only/there", "255", ["ssh", "scp", "delete"]),  # nobody knows
+        ("gs://b/r", "0", ["rsync", "delete"]),
+    ],
+)
+def test_all_fetches_first_when_the_run_ends_with_2(cloud, workdir, answer, after_the_run):
+    cloud.set("ssh.code", f"0\n0\n{answer}")  # after the two of the installation
+    words = ("--", "python", cloud.script(exits_with(2)), f"--workdir={workdir}")
+    result = cloud.call(TPU_VM, "all", *FLAGS, *WANTED, *words)
+    assert result.returncode == 2
+    done = [call[1] if call[0] == "storage" else call[3] for call in cloud.calls("gcloud")]
+    run = ["create", "ssh", "scp", "ssh", "ssh"]
+    assert [word for word in done if word != "describe"] == [*run, *after_the_run]
+
+
+def test_a_wheel_that_cannot_be_built_is_told_as_such(cloud: Cluster):
+    is_there(cloud)
+    cloud.add("python3", "sh", "-c", "echo 'ERROR: No matching distribution for hatch' >&2; exit 1")
+    result = cloud.call(TPU_VM, "up", *FLAGS)
+    assert result.returncode == 2
+    said = f"the wheel of {LAUNCH.parent} could not be built: ERROR: No matching distribution"
+    assert result.stderr.splitlines()[-1] == f"tpu_vm.sh: {said} for hatch"
+
+
 def test_all_deletes_when_the_installation_fails(cloud: Cluster):
     cloud.set("ssh.code", "0\n1")
     result = cloud.call(TPU_VM, "all", *FLAGS, *WANTED, "--", "python", "x", "--workdir=gs://b/r")

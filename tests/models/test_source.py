@@ -64,6 +64,26 @@ def test_a_change_in_any_of_them_is_seen_and_in_that_file_alone(folder, name):
     assert {key for key in after if after[key] != before[key]} == {f"code.{name}"}
 
 
+def test_what_comes_from_the_working_folder_counts_too(tmp_path, monkeypatch):
+    """`python -m` lets imports begin there as well."""
+    source = {"models/nets.py": "import helper_of_test\n"}
+    source["models/helper_of_test.py"] = "from common_of_test.act import act\n"
+    write(tmp_path, {**source, "common_of_test/act.py": "from . import more\nact = 1\n"})
+    write(tmp_path, {"common_of_test/more.py": "", "common_of_test/unused.py": ""})
+    name = f"{tmp_path}/models/nets.py:Net"
+    own = {"code.nets.py", "code.helper_of_test.py"}
+    assert set(code_fingerprints(name)) == own
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.chdir(tmp_path)
+    before = code_fingerprints(name)
+    assert set(before) == {*own, "code.common_of_test/act.py", "code.common_of_test/more.py"}
+    (tmp_path / "common_of_test/act.py").write_text("from . import more\nact = 2\n")
+    after = code_fingerprints(name)
+    assert [file for file in before if before[file] != after[file]] == [
+        "code.common_of_test/act.py"
+    ]
+
+
 def test_what_is_not_imported_does_not_count(folder):
     before = code_fingerprints(f"{folder}/nets.py:Net")
     for name in ("unused.py", "parts/unused.py", "notes.txt"):

@@ -60,6 +60,13 @@ def test_restored_parameters_are_the_saved_ones_and_not_others(saved):
         checkpoints.check(5, metadata["checksum"], state_of(0))
 
 
+def test_a_step_before_the_newest_is_saved_too(saved):
+    checkpoints, path = saved
+    checkpoints.save(3, state_of(3), {})
+    checkpoints.wait()
+    assert Checkpoints(path, read_only=True).steps() == [0, 3, 5]
+
+
 def damage_by_truncation(path):
     largest = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])

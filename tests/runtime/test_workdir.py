@@ -1,9 +1,11 @@
 """A file is whole or absent; a folder belongs to one run, and to one process at a time."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -63,7 +65,7 @@ def test_what_a_run_wrote_without_a_config_is_refused_and_kept(tmp_path, name):
         return
     path = tmp_path / name
     path.mkdir() if "." not in name else path.write_text("{}")
-    with pytest.raises(InputError, match=f"holds {name} of a run but no config.json") as error:
+    with pytest.raises(InputError, match=f"holds {name} but no config.json") as error:
         workdir_lib.check_same_run(epath.Path(tmp_path), {"science": {"seed": 0}})
     assert "\n" not in str(error.value)
     assert path.exists()
@@ -185,6 +187,30 @@ def test_what_was_being_written_at_a_kill_is_deleted_by_the_next_start(tmp_path)
     with locks.claim(epath.Path(tmp_path)):
         assert not left.exists()
         assert own.exists()
+
+
+def test_what_sweeps_were_writing_is_deleted_by_the_first_to_come_alone(tmp_path):
+    left = tmp_path / ".results.parquet.71-0a1b2c3d.tmp"
+    left.write_text("half")
+    with locks.hold_together(epath.Path(tmp_path)):
+        assert not left.exists()
+        left.write_text("half")
+        with locks.hold_together(epath.Path(tmp_path)):  # it may be the other one's
+            assert left.exists()
+    with locks.hold_together(epath.Path(tmp_path)):
+        assert not left.exists()
+
+
+def test_claims_leave_room_for_other_files(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (150, before[1]))
+    try:
+        with contextlib.ExitStack() as held:
+            for number in range(100):
+                held.enter_context(locks.claim(epath.Path(tmp_path / f"{number}")))
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 100 + 128
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_damage_to_what_a_later_start_relies_on_is_one_line(tmp_path):

@@ -34,6 +34,14 @@ def sweep_file(tmp_path, body):
         ("return [Point('a', {}, {'seed': -1})]", "config.seed=-1"),
         ("return [Point('a', {'x': None}, {})]", "factor x=None"),
         ("return [Point('a', {'x': 1}, {}), Point('b', {'y': 1}, {})]", "must be the same"),
+        (
+            "return [Point('a', {'x': 8}, {}), Point('b', {'x': 'auto'}, {})]",
+            "point 'b': factor x='auto' is text, that of point 'a' is 8; must be text, or a number",
+        ),
+        (
+            "return [Point('a', {'x': 8}, {}), Point('b', {'x': True}, {})]",
+            "factor x=True is a boolean",
+        ),
         ("return [1]", "yields int"),
         ("return 1 / 0", "ZeroDivisionError"),
         ("default_config().train.batchsize = 3", "get_points failed"),

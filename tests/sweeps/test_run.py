@@ -3,6 +3,8 @@
 import os
 import signal
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -112,3 +114,58 @@ def test_more_tasks_than_points_are_one_line_and_exit_code_2(tmp_path):
     )
     command_line.assert_one_line_and_exit_2(finished, "--num_tasks=7", "6")
     assert not (tmp_path / "w").exists()
+
+
+def many_points(tmp_path, count, end=""):
+    path = tmp_path / "many.py"
+    path.write_text(
+        f"""
+from memjax import presets
+from memjax.sweeps.points import Point
+
+
+def get_points(variant=""):
+    for seed in range({count}):
+        config = presets.digits_mlp("quick")
+        config.seed, config.dataset.num_train, config.dataset.num_validation = seed, 100, 20
+        config.model.widths, config.train.num_epochs, config.train.batch_size = (2,), 1, 100
+        presets.save_ends_only(config)
+        yield Point(f"p{{seed}}", {{"seed": seed}}, config)
+
+{end}
+"""
+    )
+    return f"--sweep={path}"
+
+
+def with_open_files(limit, *flags):
+    """Runs the sweep where a process may have few files open: `limit` is of `ulimit`."""
+    command = [sys.executable, "-m", "memjax.sweep", *flags]
+    return subprocess.run(
+        ["bash", "-c", f'ulimit {limit}; exec "$@"', "bash", *command],
+        capture_output=True, text=True, cwd=command_line.ROOT, env=command_line.environment(),
+    )  # fmt: skip
+
+
+def test_many_points_need_no_higher_limit_on_open_files_than_the_system_allows(tmp_path):
+    sweep, workdir = many_points(tmp_path, 90), tmp_path / "sweep"
+    few = with_open_files("-n 200", sweep, f"--workdir={workdir}")
+    command_line.assert_one_line_and_exit_2(few, "ulimit -n 200: must be at least 201", "num_tasks")
+    finished = with_open_files("-Sn 100", sweep, f"--workdir={workdir}")
+    assert finished.returncode == 0, finished.stderr
+    assert pd.read_parquet(workdir / "results.parquet")["point"].nunique() == 90
+
+
+def test_tables_that_a_sweep_file_does_not_make_are_one_line_and_the_results_are_kept(tmp_path):
+    workdir = f"--workdir={tmp_path / 'sweep'}"
+    for end, words in (
+        ("def get_tables(results):\n    return results.nonsense", "get_tables failed: Attribute"),
+        (
+            "def get_tables(results):\n    return {'figure99': (results, 1)}",
+            "'figure99': did you mean figure09?",
+        ),
+        ("def get_tables(results):\n    return {'figure05': (results, 1)}", "(DataFrame, int)"),
+    ):
+        finished = command_line.run("memjax.sweep", many_points(tmp_path, 1, end), workdir)
+        command_line.assert_one_line_and_exit_2(finished, "get_tables", words)
+        assert (tmp_path / "sweep" / "results.parquet").exists()

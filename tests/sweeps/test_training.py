@@ -398,9 +398,12 @@ def test_more_epochs_go_on_from_the_last_checkpoint(tmp_path, whole):
     assert_same_points(ensembles(), tmp_path, whole)
 
 
-def test_finished_points_are_skipped(tmp_path):
+def test_finished_points_are_skipped_and_what_was_being_written_at_a_kill_is_deleted(tmp_path):
     plan = plan_of({"seed": 0}, {"seed": 1})
+    half_written = tmp_path / ".results.parquet.71-0a1b2c3d.tmp"  # by a sweep that was killed
+    half_written.write_text("half")
     run_sweep(plan, tmp_path, show_progress=False)
+    assert not half_written.exists()
     files = [p for p in (tmp_path / "points").rglob("*") if p.is_file() and p.name != ".lock"]
     before = {p: p.stat().st_mtime_ns for p in files}
     run_sweep(plan, tmp_path, show_progress=False)

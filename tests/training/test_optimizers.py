@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from memjax.config import Optimizer, resolve
+from memjax.config_sections import OPTIMIZERS
 from memjax.errors import InputError
 from memjax.training.optimizers import is_decayed, make_optimizer
 
@@ -42,13 +43,13 @@ def test_adam_takes_its_betas_and_eps(betas, eps):
         np.testing.assert_allclose(got, value, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "lion", "rmsprop", "adagrad", "sgd"])
-def test_fields_left_alone_are_optaxs_own(name):
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_fields_left_alone_are_optaxs_own_but_for_its_decay(name):
     optimizer = getattr(optax, name)(0.1)
     found = after(Optimizer(name=name, learning_rate=0.1), steps=1)
     updates, _ = optimizer.update(GRADIENT, optimizer.init(PARAMS), PARAMS)
-    if name == "adamw":  # whose own decay is not 0
-        updates = jax.tree.map(lambda u, p: u + 0.1 * 1e-4 * p, updates, PARAMS)
+    own_decay = {"adamw": 1e-4, "lion": 1e-3}.get(name, 0.0)
+    updates = jax.tree.map(lambda u, p: u + 0.1 * own_decay * p, updates, PARAMS)
     jax.tree.map(
         lambda got, start, update: np.testing.assert_allclose(got, start + update, rtol=1e-5),
         found, PARAMS, updates,
@@ -76,7 +77,15 @@ def test_kernels_are_decayed_and_norms_biases_and_positions_are_not():
     }
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_without_weight_decay_what_has_no_gradient_stays(name):
+    optimizer = make_optimizer(Optimizer(name=name, learning_rate=0.1), 0.0, 10, 1)
+    still = jax.tree.map(lambda leaf: 0 * leaf, PARAMS)
+    updates, _ = optimizer.update(still, optimizer.init(PARAMS), PARAMS)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(updates))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])
 def test_decay_acts_on_what_the_mask_names_alone(name):
     fields = {"name": name, "learning_rate": 0.1}
     none = after(Optimizer(**fields), 0.0, 1)

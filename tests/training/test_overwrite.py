@@ -1,11 +1,13 @@
 """Overwriting: never by half, never a second time in one job, never in silence."""
 
 import json
+import shutil
+import sys
 
 import pytest
 from etils import epath
 
-from memjax.config import resolve
+from memjax.config import resolve, with_values
 from memjax.errors import InputError
 from memjax.loading import load_run
 from memjax.runtime import workdir as workdir_lib
@@ -98,6 +100,40 @@ def killed_before_writing(error):
         raise error
 
     return write_json
+
+
+@pytest.mark.parametrize("config", [None, "{}", '{"architectures": ["BertModel"]}'])
+def test_overwrite_deletes_nothing_where_no_run_of_memjax_is(setup, tmp_path, config):
+    for name in ("figures", "analysis"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("mine")
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"holds .*analysis, figures, .* deletes nothing") as error:
+        run(setup, tmp_path, overwrite=True)
+    assert "\n" not in str(error.value)
+    assert contents(tmp_path) == before
+    with pytest.raises(InputError, match=r"no config\.json|not that of a memjax run"):
+        run(setup, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_run_that_was_killed_before_its_first_log_is_overwritten(setup, other, tmp_path):
+    run(setup, tmp_path)
+    for path in [*tmp_path.glob("checkpoints"), *tmp_path.glob("dynamics")]:
+        shutil.rmtree(path)
+    (tmp_path / "metrics.jsonl").unlink()
+    run(other, tmp_path, overwrite=True)
+    assert seed_of(tmp_path) == 1
+
+
+def test_without_tensorboardx_nothing_is_written(setup, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    config = with_values(setup.config, {"run.tensorboard": True})
+    with pytest.raises(InputError, match=r"config\.run\.tensorboard=True: needs tensorboardX"):
+        run(setup._replace(config=config), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_job_overwrites_once_however_often_it_starts(setup, other, tmp_path, monkeypatch):

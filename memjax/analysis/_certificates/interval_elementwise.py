@@ -193,7 +193,7 @@ def wave(first_peak: float) -> Rule:
 
 
 def remainder(operation: Operation, values: list) -> Interval | None:
-    """rem by a constant, with the sign of the dividend."""
+    """rem by a constant, with the sign of the dividend; by 0 it is no number."""
     value, divisor = values
     if isinstance(divisor, Interval) or not jnp.issubdtype(value.lower.dtype, jnp.floating):
         return None
@@ -206,9 +206,11 @@ def remainder(operation: Operation, values: list) -> Interval | None:
     is_inside &= (jnp.abs(ends.upper) > 1e-4 * size) & (jnp.abs(ends.lower) < (1 - 1e-4) * size)
     is_known = is_one_piece & is_inside
     exact = widen(operation, *ends, 4)
+    size = jnp.where(size == 0, jnp.nan, size)
+    smallest = jnp.where(value.lower < 0, -size, 0 * size)
+    largest = jnp.where(value.upper > 0, size, 0 * size)
     return Interval(
-        jnp.where(is_known, exact.lower, jnp.where(value.lower < 0, -size, 0)),
-        jnp.where(is_known, exact.upper, jnp.where(value.upper > 0, size, 0)),
+        jnp.where(is_known, exact.lower, smallest), jnp.where(is_known, exact.upper, largest)
     )
 
 
@@ -276,10 +278,11 @@ def reduced_precision(operation: Operation, values: list) -> Interval:
     return widen(operation, value.lower, value.upper, 1)
 
 
-def share_of_sum(operation: Operation, values: list, terms: int) -> Interval:
-    """x / (sum of x), x >= 0, both as intervals of one shape: a softmax lies within [0, 1].
+def share_of_sum(operation: Operation, values: list, terms: int, axes: tuple[int, ...]) -> Interval:
+    """x / (sum of x over axes), both as intervals of one shape: a softmax lies within [0, 1].
 
-    The numerator counts in the sum as what it is: x / (x + the others).
+    The numerator counts in the sum as what it is: x / (x + the others). That bounds nothing where
+    a term of the sum may be negative.
     """
     part, total = values
     slack = 4 * operation.eps
@@ -288,7 +291,11 @@ def share_of_sum(operation: Operation, values: list, terms: int) -> Interval:
     low, high = jnp.maximum(part.lower, 0), jnp.maximum(part.upper, 0)
     lower = jnp.where(low > 0, low / (low + others_high), 0)
     upper = jnp.where(high > 0, high / (high + others_low), 0)
-    return widen(operation, lower, upper, terms + 16)
+    bounds = widen(operation, lower, upper, terms + 16)
+    is_share = jnp.all(part.lower >= 0, axis=axes, keepdims=True)
+    return Interval(
+        jnp.where(is_share, bounds.lower, -jnp.inf), jnp.where(is_share, bounds.upper, jnp.inf)
+    )
 
 
 def intersection(first: Interval, second: Interval) -> Interval:

@@ -140,6 +140,37 @@ def _both_branches(branches: Sequence, values: list[_Value]) -> list[_Value]:
     return selected
 
 
+def _shape(atom: Any) -> tuple[int, ...]:
+    return atom.aval.shape
+
+
+def _restores_axes(total: JaxprEqn, moves: Sequence[JaxprEqn]) -> bool:
+    """Whether moves put every axis that a sum left back to where it was among what is summed up."""
+    shape = _shape(total.invars[0])
+    kept = [axis for axis in range(len(shape)) if axis not in total.params["axes"]]
+    # Of every axis of an array, which one of the numerator it is. One of length 1 is anywhere.
+    places = [axis if shape[axis] > 1 else None for axis in kept]
+    for move in moves:
+        before, after = _shape(move.invars[0]), _shape(move.outvars[0])
+        moved: list[int | None] = [None] * len(after)
+        if move.primitive.name == "broadcast_in_dim":
+            targets = move.params["broadcast_dimensions"]
+        else:
+            long_before, long_after = (
+                [axis for axis, size in enumerate(sizes) if size > 1] for sizes in (before, after)
+            )
+            if [before[axis] for axis in long_before] != [after[axis] for axis in long_after]:
+                return False
+            places = [places[axis] for axis in long_before]
+            targets = long_after
+        for place, target in zip(places, targets, strict=True):
+            moved[target] = place
+        places = moved
+    return len(places) == len(shape) and all(
+        places[axis] == axis for axis in kept if shape[axis] > 1
+    )
+
+
 class Graph:
     """The flat jaxpr of one image's logits.
 
@@ -253,11 +284,14 @@ class Graph:
         if equation.primitive.name != "div" or not all(map(self.depends, equation.invars)):
             return None
         numerator, source = equation.invars[0], self._sources.get(equation.invars[1])
+        moves: list[JaxprEqn] = []
         while source is not None and source.primitive.name in ("broadcast_in_dim", "reshape"):
+            moves.insert(0, source)
             source = self._sources.get(source.invars[0])
         if source is None or source.primitive.name != "reduce_sum":
             return None
-        return source if source.invars[0] is numerator else None
+        is_own = source.invars[0] is numerator and _restores_axes(source, moves)
+        return source if is_own else None
 
     def refinable(self, refine_up_to: int) -> list:
         """Returns inputs of ReLUs, at most so large, that intervals alone do not bound exactly."""

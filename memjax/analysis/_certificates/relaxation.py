@@ -19,10 +19,15 @@ from memjax.analysis._certificates.interval_rounding import dtype_of, operation,
 from memjax.analysis._certificates.interval_rules import apply_rule, arguments_of
 from memjax.analysis._certificates.interval_sums import num_terms, num_uses
 from memjax.analysis._certificates.interval_value import Interval, magnitude
+from memjax.errors import InputError
 
 
-class UnknownPrimitive(Exception):
+class UnknownPrimitive(InputError):
     """The network has a primitive that interval propagation has no rule for."""
+
+    def __init__(self, primitive: str):
+        super().__init__(f"logits_fn: interval propagation has no rule for {primitive!r}")
+        self.primitive = primitive
 
 
 def _weighted(coefficient: jax.Array, values: jax.Array) -> jax.Array:
@@ -60,8 +65,8 @@ class Propagation:
             raise UnknownPrimitive(_described(equation))
         share = self._graph.share(equation)
         if share is not None:
-            terms = num_terms(operation(share))
-            tighter = share_of_sum(operation(equation), arguments, terms)
+            terms, axes = num_terms(operation(share)), share.params["axes"]
+            tighter = share_of_sum(operation(equation), arguments, terms, axes)
             outputs = [intersection(tighter, outputs[0])]
         self.values.update(zip(equation.outvars, outputs, strict=True))
         if self._graph.is_affine(equation):
@@ -149,7 +154,7 @@ class Propagation:
         sizes = jnp.abs(coefficient)
         error = eps * _weighted(sizes, self._scales[equation.outvars[0]]).sum()
         error += (num_terms(current) + 1) * current.tiny * sizes.sum()
-        constant = _sum_below(coefficient * offset) - error
+        constant = _sum_below(_weighted(coefficient, offset)) - error
         return constant, list(zip(atoms, pull_back(coefficient), strict=True))
 
     def _pull_through_rectifier(self, equation: JaxprEqn, coefficient: jax.Array):

@@ -28,13 +28,13 @@ from memjax.analysis._ghost.factors import (
 )
 from memjax.analysis._ghost.kernels import Kernel, ParamUses
 from memjax.analysis._ghost.trace import Place, TracedExample, plain_leaves
-from memjax.analysis._precision import widened
+from memjax.analysis._precision import power_of_two, widened
 
 
-def squared_norms(
+def leaf_norms(
     uses: ParamUses, traced: TracedExample, cotangent: jax.Array
 ) -> dict[int, jax.Array]:
-    """Returns the squared norm of the gradient of a function of one example's logits, by leaf.
+    """Returns the norm of the gradient of a function of one example's logits, by leaf.
 
     Args:
       uses: from `find_param_uses`.
@@ -44,18 +44,43 @@ def squared_norms(
     Returns:
       leaf -> scalar, in float32 (float64 for a float64 model), of the leaves with a derivative.
     """
+    squares = _scaled_squares(uses, traced, cotangent)
+    return {leaf: scale * jnp.sqrt(square) for leaf, (scale, square) in squares.items()}
+
+
+def gradient_norm(uses: ParamUses, traced: TracedExample, cotangent: jax.Array) -> jax.Array:
+    """Returns the norm by all leaves: a scalar."""
+    each = _scaled_squares(uses, traced, cotangent).values()
+    scales, squares = (jnp.stack(parts) for parts in zip(*each, strict=True))
+    largest = jnp.max(scales)
+    return largest * jnp.sqrt(jnp.sum(squares * jnp.square(scales / largest)))
+
+
+def _scaled_squares(
+    uses: ParamUses, traced: TracedExample, cotangent: jax.Array
+) -> dict[int, tuple[jax.Array, jax.Array]]:
+    """Returns for each leaf a scale, and the squared norm of the gradient over that scale."""
     by_output, by_leaf = traced.pull_back(cotangent)
-    squares = {leaf: sum_of_squares(gradient) for leaf, gradient in by_leaf.items()}
+    found = {}
+    for leaf, gradient in by_leaf.items():
+        scale, (whole,) = _scaled([gradient])
+        found[leaf] = scale, sum_of_squares(whole)
     for leaf, kernels in uses.kernels.items():
-        square = _squared_norm_of_kernel(kernels, traced.activations, by_output)
+        places = [kernel.place for kernel in kernels]
+        scale, scaled = _scaled([by_output[place] for place in places])
+        columns = dict(zip(places, scaled, strict=True))
+        square = _squared_norm_of_kernel(kernels, traced.activations, columns)
         # Rounding may leave a sum of a Gram form just below 0.
-        squares[leaf] = jnp.maximum(square, 0)
-    return squares
+        found[leaf] = scale, jnp.maximum(square, 0)
+    return found
 
 
-def squared_norm(uses: ParamUses, traced: TracedExample, cotangent: jax.Array) -> jax.Array:
-    """Returns the squared norm by all leaves: a scalar."""
-    return jnp.sum(jnp.stack(list(squared_norms(uses, traced, cotangent).values())))
+def _scaled(arrays: list[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
+    """Returns a scale, and the arrays over it: squares of small ones would be 0 in float32."""
+    # A divisor of half precision must be one of its numbers; its squares are none that vanish.
+    least = max(float(jnp.finfo(array.dtype).tiny) for array in arrays)
+    scale = jnp.maximum(power_of_two(arrays), least)
+    return scale, [array / scale.astype(array.dtype) for array in arrays]
 
 
 def _squared_norm_of_kernel(
@@ -85,7 +110,7 @@ def _squared_norm_of_kernel(
 
 
 def elements_per_example(uses: ParamUses, leaves: Sequence[jax.Array]) -> int:
-    """Returns how many numbers `squared_norm` keeps for one example."""
+    """Returns how many numbers `gradient_norm` keeps for one example."""
     total = sum(leaves[leaf].size for leaf in plain_leaves(uses))
     for kernels in uses.kernels.values():
         sizes, form = gradient_sizes(kernels), gradient_form(kernels)

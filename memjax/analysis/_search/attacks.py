@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memjax.analysis._arguments import check_key, check_number
 from memjax.analysis._search import search
 from memjax.analysis._search.lass_step import (
     NOISE_SCALE_PER_RADIUS,
@@ -18,6 +19,7 @@ from memjax.analysis._search.lass_step import (
 )
 from memjax.analysis._search.search import Attack, Found
 from memjax.analysis.inputs import LogitsFn
+from memjax.analysis.microbatch import check_size
 from memjax.analysis.scores import margin
 
 
@@ -116,7 +118,8 @@ def lass(
       Lass(is_critical [n], adversarial [n ...], num_steps [n]).
 
     Raises:
-      InputError: images not float or outside `clip`; radius negative or not finite.
+      InputError: images not float or outside `clip`; a number that is negative or not finite; no
+        steps at all.
 
     Example:
       >>> logits_fn = lambda params, images: images @ params
@@ -124,6 +127,11 @@ def lass(
       >>> lass(jax.random.key(0), logits_fn, jnp.eye(2), images, 0.1).is_critical.tolist()
       [True, False]
     """
+    key, max_steps = check_key(key), check_size("max_steps", max_steps)
+    if step_size is not None:
+        check_number("step_size", step_size)
+    if noise_scale is not None:
+        check_number("noise_scale", noise_scale, at_least=0)
     problem = search.make_problem(logits_fn, params, images, radius, clip, microbatch_size)
     settings = lass_settings(radius, step_size, noise_scale, problem.images.dtype)
     found, _ = search.run_attack(
@@ -170,7 +178,8 @@ def pgd(
       Found(is_critical [n], adversarial [n ...], num_steps [n]), num_steps over all starts.
 
     Raises:
-      InputError: images not float or outside `clip`; radius negative or not finite.
+      InputError: images not float or outside `clip`; a number that is negative or not finite; no
+        steps at all.
 
     Example:
       >>> logits_fn = lambda params, images: images @ params
@@ -178,6 +187,11 @@ def pgd(
       >>> pgd(jax.random.key(0), logits_fn, jnp.eye(2), images, 0.1).is_critical.tolist()
       [True, False]
     """
+    key = check_key(key)
+    steps_per_start = check_size("steps_per_start", steps_per_start)
+    num_starts = check_size("num_starts", num_starts)
+    if step_size is not None:
+        check_number("step_size", step_size)
     problem = search.make_problem(logits_fn, params, images, radius, clip, microbatch_size)
     settings = pgd_settings(radius, step_size, steps_per_start, random_start, problem.images.dtype)
     found, _ = search.run_attack(

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memjax.analysis._arguments import check_number
 from memjax.analysis._search.lass_step import inner_box
 from memjax.analysis.inputs import LogitsFn, check_model
 from memjax.analysis.microbatch import check_size
@@ -198,7 +199,7 @@ def make_problem(
     microbatch_size: int,
 ) -> Problem:
     """Checks the arguments and computes the logits of the unmoved images."""
-    check_radius(radius)
+    check_number("radius", radius, at_least=0)
     check_size("microbatch_size", microbatch_size)
     mesh = getattr(getattr(images, "sharding", None), "mesh", None)
     if mesh is not None and mesh.explicit_axes:
@@ -215,12 +216,6 @@ def make_problem(
         raise InputError(f"logits_fn: gives {logits.shape}, must be [n classes], 2 classes or more")
     logits = jax.device_put(logits, sharding)
     return Problem(images, logits, radius, clip)
-
-
-def check_radius(radius: float) -> None:
-    """Raises InputError where the radius is of no use."""
-    if not (np.isfinite(radius) and radius >= 0):
-        raise InputError(f"radius: {radius}, must be finite and at least 0")
 
 
 def _check_images(images: jax.Array, clip: tuple[float, float] | None) -> None:

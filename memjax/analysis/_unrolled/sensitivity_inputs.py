@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from memjax.analysis._arguments import check_number
 from memjax.analysis._leaves import Params, split_params
-from memjax.analysis.microbatch import check_on_one_device
+from memjax.analysis.microbatch import check_on_one_device, check_size
 from memjax.errors import InputError
 
 
@@ -102,9 +103,8 @@ def check_run(
         raise InputError(f"labels have shape {labels.shape}, must be [{images.shape[0]} ...]")
     check_on_one_device(images, labels)
     indices = _check_batches(batches, images.shape[0])
-    rates = np.asarray(learning_rate)
-    if rates.shape not in ((), indices.shape[:1]):
-        raise InputError(f"learning_rate has shape {rates.shape}, must be () or [{len(indices)}]")
+    rates = _check_rates(learning_rate, len(indices))
+    check_number("momentum", momentum)
     floating, fixed = split_params(params)
     if not jax.tree.leaves(floating):
         raise InputError("params have no floating-point leaf, so there is nothing to train")
@@ -122,6 +122,17 @@ def check_run(
     everywhere = program.sharding(shared=False)
     run, start = jax.device_put((run, initial_state(floating)), everywhere)
     return Problem(program, run, start, len(indices))
+
+
+def _check_rates(learning_rate: Any, num_steps: int) -> np.ndarray:
+    rates = np.asarray(learning_rate)
+    if rates.shape not in ((), (num_steps,)):
+        raise InputError(f"learning_rate has shape {rates.shape}, must be () or [{num_steps}]")
+    if not any(jnp.issubdtype(rates.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+        raise InputError(f"learning_rate is {learning_rate!r}, must be a number or [{num_steps}]")
+    if not np.isfinite(rates).all():
+        raise InputError(f"learning_rate is {rates[~np.isfinite(rates)][0]}, must be finite")
+    return rates
 
 
 def _check_batches(batches: Any, num_examples: int) -> np.ndarray:
@@ -144,7 +155,7 @@ def _weight_decay_per_leaf(
     except ValueError as error:
         raise InputError("weight_decay must be a scalar or a tree prefix of params") from error
     return jax.tree.map(
-        lambda leaf, decay: None if leaf is None else real(decay),
+        lambda leaf, decay: None if leaf is None else real(check_number("weight_decay", decay)),
         floating,
         per_leaf,
         is_leaf=lambda leaf: leaf is None,
@@ -190,12 +201,13 @@ def check_num_classes(num_classes: int | None, labels: jax.Array) -> None:
 
 
 def positive(name: str, value: int | None, default: int) -> int:
-    """Returns a number of at least 1, or the default; raises InputError if it is smaller."""
+    """Returns an integer of at least 1, or the default; raises InputError for all else."""
     if value is None:
         return default
-    if value < 1:
-        raise InputError(f"{name} is {value}, must be at least 1")
-    return int(value)
+    try:
+        return check_size(name, value)
+    except InputError:
+        raise InputError(f"{name} is {value!r}, must be an integer of at least 1") from None
 
 
 def microbatches(problem: Problem, microbatch_size: int | None) -> jax.Array:
