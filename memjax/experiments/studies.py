@@ -132,7 +132,8 @@ def dataset_size(sizes: Sizes) -> Iterator[Point]:
             kind = RANDX if level else REAL
             config = presets.noise(_base(sizes, "mlp"), kind, level)
             config.dataset.num_train = number
-            config.train.logs_per_epoch = 4  # a large data set is nearly fitted in few epochs
+            # A large data set is nearly fitted in few epochs; a small one has few steps in each.
+            config.train.logs_per_epoch = min(4, number // sizes.batch_size)
             factors = {"kind": kind, "level": level, "num_examples": number}
             name = f"{kind}_{level:g}_examples_{number}"
             yield from _each_seed(sizes, _until_fitted(config), name, factors)
