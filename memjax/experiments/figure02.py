@@ -66,6 +66,7 @@ def tabulate(studies: dict[str, StudyRuns]) -> pd.DataFrame:
 def draw(table: pd.DataFrame, context: Context) -> Figure:
     """Draws the first filters of every network as grids of pictures."""
     figure, axes = new_figure(columns=len(PANELS), width=3.1, height=3.4)
+    figure.set_layout_engine("constrained", wspace=0.1)  # else one grid seems to go on in the next
     for ax, (data, words) in zip(axes[0], PANELS.items(), strict=True):
         rows = select(table, data=data).sort_values(["seed", "filter"]).head(MOST_SHOWN)
         ax.imshow(_grid(rows), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
