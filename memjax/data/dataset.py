@@ -69,7 +69,7 @@ class Dataset:
       feature_moments: (mean, std), float32 [features], that were taken off and divided by where
         `dataset.standardize` is "feature".
       broken: (example id, reason) of pictures that could not be read, of either split.
-      odd_sized: example ids of pictures whose size as stored is unlike the others'.
+      odd_sized: example ids of training pictures whose size as stored is unlike the others'.
     """
 
     name: str

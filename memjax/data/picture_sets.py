@@ -99,7 +99,10 @@ def picture_dataset(
     held = arrays[1] if len(arrays) > 1 else None
     all_notes = (*notes, *decoded.notes)
     dataset = make_dataset(name, arrays[0], held, reading, class_names, None, all_notes)
-    return dataclasses.replace(dataset, broken=decoded.broken, odd_sized=decoded.odd_sized)
+    # The splits may have the same ids.
+    of_train = decoded.odd_sized[decoded.odd_sized < len(train.pictures)]
+    odd_sized = tuple(train.pictures[n].example_id for n in of_train)
+    return dataclasses.replace(dataset, broken=decoded.broken, odd_sized=odd_sized)
 
 
 def choose_validation(names: Sequence[str]) -> str | None:

@@ -49,14 +49,14 @@ class Decoded(NamedTuple):
       kept: int64 [m], which of the pictures they are; broken ones are left out.
       notes: what was done, a sentence each.
       broken: (example id, reason) of those left out.
-      odd_sized: example ids of kept ones whose size is unlike the others'.
+      odd_sized: int64, which of the pictures are kept and of a size unlike the others'.
     """
 
     images: np.ndarray
     kept: np.ndarray
     notes: tuple[str, ...]
-    broken: tuple[tuple[str, str], ...] = ()
-    odd_sized: tuple[str, ...] = ()
+    broken: tuple[tuple[str, str], ...]
+    odd_sized: np.ndarray
 
 
 def decode_cached(
@@ -78,7 +78,7 @@ def decode_cached(
     """
     if facts is None:
         return decode(pictures, image_size, where)
-    digest = hashlib.sha256(f"3 {image_size}".encode())  # 3: of this module's way to decode
+    digest = hashlib.sha256(f"4 {image_size}".encode())  # 4: of this module's way to decode
     for fact in facts:
         digest.update(f"\n{printable(fact)}".encode())
     for picture in pictures:
@@ -92,7 +92,7 @@ def decode_cached(
             "kept": made.kept,
             "notes": np.array(made.notes, str),
             "broken": np.array(made.broken, str).reshape(-1, 2),
-            "odd_sized": np.array(made.odd_sized, str),
+            "odd_sized": made.odd_sized,
         }
 
     folder = cache_folder(cache_dir) / "pictures" / digest.hexdigest()[:32]
@@ -103,7 +103,7 @@ def decode_cached(
         np.asarray(arrays["kept"]),
         tuple(arrays["notes"].tolist()),
         tuple((str(name), str(reason)) for name, reason in arrays["broken"].tolist()),
-        tuple(arrays["odd_sized"].tolist()),
+        np.asarray(arrays["odd_sized"]),
     )
 
 
@@ -177,7 +177,7 @@ def decode(pictures: Sequence[Picture], image_size: int, where: str) -> Decoded:
         kept,
         tuple(notes),
         tuple((pictures[n].example_id, reasons[n]) for n in sorted(reasons)),
-        tuple(pictures[n].example_id for n in kept[is_odd]),
+        kept[is_odd],
     )
 
 

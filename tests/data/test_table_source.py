@@ -77,6 +77,16 @@ def test_bytes_in_a_column_are_decoded_and_numbered(load):
         assert dataset.train.example_ids.tolist() == list("012345")
 
 
+def test_an_odd_picture_of_the_validation_split_is_not_that_of_the_same_number_in_training(load):
+    wide = encoded(noise(1, 4, 20))
+    content = [*FILES.values(), *FILES.values()]
+    table = pd.DataFrame({"label": LABELS * 2, "split": ["train"] * 6 + ["val"] * 6})
+    for place, odd in ((1, ("1",)), (7, ())):
+        images = [*content[:place], wide, *content[place + 1 :]]
+        chosen = {"image_size": 5, "num_validation": -1}
+        assert load(table.assign(image=images), "own.parquet", **chosen).odd_sized == odd
+
+
 def test_columns_of_numbers_are_features_and_pandas_own_index_is_not(load):
     table = flowers(colour="red")
     table.insert(0, "Unnamed: 0", range(6))
