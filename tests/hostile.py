@@ -287,6 +287,7 @@ def hostile_file(kind, folder, draw, canary, ran):
         return hostile_table(kind, folder, draw, canary)
     if kind == "decisions":
         table = pd.DataFrame({"index": range(6), "label": [0, 1] * 3, "suggested_label": [1] * 6})
+        table["example_id"] = table["index"].astype(str)
         path = folder / "decisions.csv"
         rows = ["index,decision,label", "0,keep,", "1,relabel,0", "2,drop,"]
         odd = ["2,relabel,99", "-1,drop,", "1e9,drop,", "1,explode,", "=1+1,keep,", "1,relabel,",
