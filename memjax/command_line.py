@@ -248,9 +248,13 @@ class _Unbroken(io.FileIO):
 
 
 def _unbroken(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    raw = io.BufferedWriter(_Unbroken(stream.fileno(), "w", closefd=False))
-    is_by_line = bool(stream.line_buffering)
-    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=is_by_line)
+    raw: Any = _Unbroken(stream.fileno(), "w", closefd=False)
+    at_once, by_line = stream.write_through, stream.line_buffering
+    # With PYTHONUNBUFFERED nothing waits in a buffer.
+    buffer = raw if at_once else io.BufferedWriter(raw)
+    return io.TextIOWrapper(
+        buffer, stream.encoding, stream.errors, line_buffering=by_line, write_through=at_once
+    )
 
 
 def _check_buckets() -> None:
