@@ -212,7 +212,7 @@ def measure(args, name, kind, rate, seed, folder):
     found = audit(request, folder / "audit", say=lambda line: None)
     ours = found.table["probability_wrong"].to_numpy()
     audited = time.process_time() - started
-    config, _, _ = prepare_request(request)
+    config = prepare_request(request).config
     effort = EFFORTS[args.effort]
     members = effort.members + effort.planted_members
     others, given = peers(config, labels, members, folder / "peers")

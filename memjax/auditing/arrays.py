@@ -47,7 +47,7 @@ def audit_labels(
     with tempfile.TemporaryDirectory() as nothing:
         folder = epath.Path(workdir or nothing)
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {"images": _numbers(images, "images"), "labels": plain_labels(labels)}
+        arrays = {"images": _numbers(images, "images"), "labels": savable_labels(labels)}
         probabilities = None if pred_probs is None else _numbers(pred_probs, "pred_probs")
         _keep(folder, arrays, probabilities)
         request = Request(
@@ -90,7 +90,7 @@ def _numbers(values: Any, name: str) -> np.ndarray:
     return array
 
 
-def plain_labels(labels: Any) -> np.ndarray:
+def savable_labels(labels: Any) -> np.ndarray:
     """Returns labels of any library as an array that can be saved without pickling it.
 
     Args:
@@ -100,7 +100,7 @@ def plain_labels(labels: Any) -> np.ndarray:
       InputError: if one is neither.
 
     Example:
-      >>> plain_labels(pd.Series(["cat", "dog"])).dtype.kind, plain_labels([0, 1]).dtype.kind
+      >>> savable_labels(pd.Series(["cat", "dog"])).dtype.kind, savable_labels([0, 1]).dtype.kind
       ('U', 'i')
     """
     array = np.asarray(labels)

@@ -14,9 +14,12 @@ _DEVIATIONS = 3.0  # beyond them an agreement is no chance
 _CLEARLY = 1.5  # times as many labels that another order of the columns agrees with
 
 
-def checksum(array: np.ndarray) -> int:
-    """Returns the CRC-32 of an array's values."""
-    return zlib.crc32(np.ascontiguousarray(array).data)
+def checksum(*arrays: np.ndarray) -> int:
+    """Returns the CRC-32 of the arrays' values, one behind the other."""
+    total = 0
+    for array in arrays:
+        total = zlib.crc32(np.ascontiguousarray(array).data, total)
+    return total
 
 
 def read_array(path: str, flag: str, num_rows: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Does cleaning help? Networks without the suspects against networks without as many others."""
 
 import dataclasses
-import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -9,7 +8,8 @@ import numpy as np
 from etils import epath
 
 from memjax.auditing.evidence import each_member, probabilities
-from memjax.auditing.request import Request, prepare_request, trained_on
+from memjax.auditing.given import checksum
+from memjax.auditing.request import Request, prepare_request
 from memjax.auditing.stages import (
     HARM_ARMS,
     HARM_FOLDS,
@@ -65,8 +65,8 @@ def check_harm(request: Request, workdir: epath.PathLike) -> Harm | None:
     is_suspect = (table["issue"] == "wrong label").to_numpy()
     if not is_suspect.any():
         return None
-    config, _, stored = prepare_request(request, folder)
-    images, labels = trained_on(request, stored), stored.train.labels
+    prepared = prepare_request(request, folder)
+    config, images, labels = prepared.config, prepared.images, prepared.stored.train.labels
     suspicion = table["probability_wrong"].to_numpy()
     fold = make_folds(labels, config.seed)
     correct = {arm: np.zeros(len(labels)) for arm in HARM_ARMS}
@@ -83,7 +83,7 @@ def check_harm(request: Request, workdir: epath.PathLike) -> Harm | None:
                 "validation_labels": labels[~rest],
             }
             # By content: other suspects are another training set, and another run.
-            place = folder / "harm" / f"{arm}_{number}_{_checksum(arrays):08x}"
+            place = folder / "harm" / f"{arm}_{number}_{checksum(*arrays.values()):08x}"
             correct[arm][~rest] = _correct(_config_of(config, place, arrays), place)
     harm = _summary(correct, int(is_suspect.sum()))
     write_json(folder / "harm.json", harm._asdict())
@@ -132,13 +132,6 @@ def _random_like(
         count = min(int((suspects & (labels == label)).sum()), max(0, len(there) - 1))
         chosen[rng.choice(there, count, replace=False)] = True
     return chosen
-
-
-def _checksum(arrays: Mapping[str, np.ndarray]) -> int:
-    total = 0
-    for array in arrays.values():
-        total = zlib.crc32(np.ascontiguousarray(array).data, total)
-    return total
 
 
 def _config_of(config: Config, folder: epath.Path, arrays: Mapping[str, np.ndarray]) -> Config:

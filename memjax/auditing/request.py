@@ -69,11 +69,13 @@ class Prepared(NamedTuple):
       config: of the first ensemble.
       dataset: every example; its validation split is the source's own, and empty without one.
       stored: the same, with features as the source has them, not standardised.
+      images: [n ...], what networks are trained on: embeddings, or the images and features stored.
     """
 
     config: Config
     dataset: Dataset
     stored: Dataset
+    images: np.ndarray
 
 
 def dataset_section(data: str) -> dict[str, Any]:
@@ -145,7 +147,9 @@ def prepare_request(request: Request, folder: epath.Path | None = None) -> Prepa
         # Overrides of the data set are of the images, which are looked at and not trained on.
         section = {"source": "npz", "path": str((folder or epath.Path()) / "embeddings.npz")}
         overrides = {k: v for k, v in overrides.items() if not k.startswith("dataset.")}
-    images = trained_on(request, stored)
+    images = stored.train.images
+    if request.embeddings:
+        images = read_array(request.embeddings, "embeddings", len(stored.train))
     effort = EFFORTS[request.effort]
     chosen = training_config(section, images.shape, effort)
     chosen.dataset.num_validation = 0
@@ -160,7 +164,7 @@ def prepare_request(request: Request, folder: epath.Path | None = None) -> Prepa
             f"--config.ensemble.size={config.ensemble.size}: must be at least {FEWEST_MEMBERS}, so "
             "that each example is in some training subsets and out of others"
         )
-    return Prepared(config, dataset, stored)
+    return Prepared(config, dataset, stored, images)
 
 
 def _check_overrides(overrides: Mapping[str, Any]) -> None:
@@ -184,30 +188,14 @@ def _check_apart(data: str, folder: epath.Path) -> None:
         )
 
 
-def trained_on(request: Request, stored: Dataset) -> np.ndarray:
-    """Returns [n ...], what networks are trained on: embeddings, or images and features as stored.
-
-    Args:
-      request: what is asked for.
-      stored: as `prepare_request` gives it.
-
-    Raises:
-      InputError: if the embeddings are not one row of numbers per example.
-    """
-    if request.embeddings:
-        return read_array(request.embeddings, "embeddings", len(stored.train))
-    return stored.train.images
-
-
-def write_embeddings(request: Request, folder: epath.Path, stored: Dataset) -> None:
+def write_embeddings(prepared: Prepared, folder: epath.Path) -> None:
     """Writes --embeddings with the labels as the data set that the audit trains on.
 
     Args:
-      request: with embeddings, as `prepare_request` found them sound.
+      prepared: of a request with embeddings.
       folder: of the audit.
-      stored: whose labels they go with.
     """
-    arrays = {"images": trained_on(request, stored), "labels": stored.train.labels}
+    arrays = {"images": prepared.images, "labels": prepared.stored.train.labels}
     save_arrays(folder / "embeddings.npz", arrays)
 
 
@@ -216,8 +204,7 @@ def training_data(request: Request, prepared: Prepared) -> Dataset:
     dataset = prepared.dataset
     train = dataset.train
     if request.embeddings:
-        features = trained_on(request, prepared.stored).astype(np.float32)
-        train = dataclasses.replace(train, images=features)
+        train = dataclasses.replace(train, images=prepared.images.astype(np.float32))
     return dataclasses.replace(dataset, train=train, validation=train.take(np.arange(0)))
 
 

@@ -23,7 +23,6 @@ from memjax.auditing.request import (
     num_networks,
     prepare_request,
     source_section,
-    trained_on,
     training_cost,
     training_data,
     write_embeddings,
@@ -83,7 +82,7 @@ def audit(request: Request, workdir: epath.PathLike, say: Say = print) -> Audit:
     """
     folder = epath.Path(workdir)
     prepared = prepare_request(request, folder)
-    config, dataset, stored = prepared
+    config, dataset = prepared.config, prepared.dataset
     given = None
     if request.pred_probs:
         labels, names = dataset.train.labels, dataset.class_names
@@ -102,7 +101,7 @@ def audit(request: Request, workdir: epath.PathLike, say: Say = print) -> Audit:
             judged = _judge_given(given, prepared)
         else:
             if request.embeddings:
-                write_embeddings(request, folder, stored)
+                write_embeddings(prepared, folder)
             judged = _judge_trained(request, prepared, folder, say)
         return _write(folder, prepared, judged, science)
 
@@ -134,15 +133,15 @@ def _read_document(folder: epath.Path) -> dict[str, Any]:
 
 
 def _judge_trained(request: Request, prepared: Prepared, folder: epath.Path, say: Say) -> _Judged:
-    config, dataset, stored = prepared
+    config, dataset = prepared.config, prepared.dataset
     labels = dataset.train.labels
     if not (folder / "given").exists():
         say(f"estimated: {training_cost(request, prepared)}")
     evidence = evidence_of(config, folder / "given", say)
     planted = plant_flips(evidence, labels, dataset.num_classes, config.seed)
     members = EFFORTS[request.effort].planted_members
-    images, path = trained_on(request, stored), folder / "planted.npz"
-    copy = planted_config(config, images, planted, dataset.class_names, path, members)
+    path, names = folder / "planted.npz", dataset.class_names
+    copy = planted_config(config, prepared.images, planted, names, path, members)
     planted_evidence = evidence_of(copy, folder / "planted", say)
     scores = features(evidence, labels, planted.transition)
     planted_scores = features(planted_evidence, planted.labels, planted.transition)
@@ -152,7 +151,7 @@ def _judge_trained(request: Request, prepared: Prepared, folder: epath.Path, say
 
 def _judge_given(found: np.ndarray, prepared: Prepared) -> _Judged:
     """Judges by the user's own out-of-sample probabilities; nothing is trained."""
-    config, dataset, _ = prepared
+    config, dataset = prepared.config, prepared.dataset
     labels = dataset.train.labels
     evidence = Evidence(np.zeros(1), found[None], found[None])
     likeliest = found.argmax(axis=1)
@@ -169,7 +168,7 @@ def _judge_given(found: np.ndarray, prepared: Prepared) -> _Judged:
 def _write(
     folder: epath.Path, prepared: Prepared, judged: _Judged, science: dict[str, Any]
 ) -> Audit:
-    config, dataset, _ = prepared
+    config, dataset = prepared.config, prepared.dataset
     train, validation, evidence = dataset.train, dataset.validation, judged.evidence
     labels = train.labels
     images = np.concatenate([train.images, validation.images]) if len(validation) else train.images
@@ -294,7 +293,7 @@ def _identity_of(request: Request, prepared: Prepared, given: np.ndarray | None)
     return {
         "audit.effort": request.effort,
         "audit.pred_probs": None if given is None else checksum(given),
-        "audit.embeddings": checksum(trained_on(request, stored)) if is_embedded else None,
+        "audit.embeddings": checksum(prepared.images) if is_embedded else None,
         **code_fingerprints(prepared.config.model.name),
         **dict(zip(_CHECKSUMS, splits, strict=True)),
     }

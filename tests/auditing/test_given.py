@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import memjax
-from memjax.auditing.arrays import plain_labels
+from memjax.auditing.arrays import savable_labels
 from memjax.auditing.given import out_of_order, read_array
 from memjax.auditing.request import Request
 from memjax.auditing.run import audit
@@ -80,12 +80,12 @@ def test_probabilities_that_are_not_of_these_labels_leave_no_folder(tmp_path):
 
 
 def test_labels_of_a_data_frame_are_labels():
-    text = plain_labels(pd.Series(["b", "a"]))
+    text = savable_labels(pd.Series(["b", "a"]))
     assert (text.dtype.kind, text.tolist()) == ("U", ["b", "a"])
-    assert plain_labels(pd.Series(["b", "a"], dtype="category")).tolist() == ["b", "a"]
-    assert plain_labels(pd.Series([3, 4], dtype=object)).tolist() == [3, 4]
+    assert savable_labels(pd.Series(["b", "a"], dtype="category")).tolist() == ["b", "a"]
+    assert savable_labels(pd.Series([3, 4], dtype=object)).tolist() == [3, 4]
     with pytest.raises(InputError, match="labels: number 1 is None; must be integers or strings"):
-        plain_labels(pd.Series(["b", None], dtype=object))
+        savable_labels(pd.Series(["b", None], dtype=object))
 
 
 def test_features_and_names_of_a_data_frame_are_audited(tmp_path):

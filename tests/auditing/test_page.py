@@ -114,4 +114,4 @@ def test_a_review_by_keyboard_makes_decisions(tmp_path, width):
 
 def test_dollars_in_the_names_of_classes_are_drawn_as_dollars():
     names = ("$x_$", "$5 {b$", "a")
-    drawn(page.draw_confusion(np.full((3, 3), 1 / 3), names), "svg")
+    assert drawn(page.draw_confusion(np.full((3, 3), 1 / 3), names), "svg")

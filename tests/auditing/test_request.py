@@ -58,7 +58,7 @@ def test_fields_that_are_the_audits_own_are_refused(tmp_path, name, value, why):
 def test_features_of_any_scale_are_standardised_and_kept_as_stored(tmp_path):
     features, labels = 1e5 + 300 * RNG.normal(size=(90, 7)), np.arange(90) % 3
     request = Request(data=_save(tmp_path / "f.npz", features, labels))
-    config, dataset, stored = prepare_request(request)
+    config, dataset, stored, _ = prepare_request(request)
     assert config.dataset.standardize == "feature"
     assert np.allclose(dataset.train.images.std(axis=0), 1, atol=1e-5)
     assert np.array_equal(stored.train.images, features)

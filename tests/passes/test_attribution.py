@@ -87,13 +87,18 @@ def test_the_picture_shows_queries_and_examples(table):
     assert path.read_bytes()[:4] == b"\x89PNG"
 
 
+def run_of_classes(context, names):
+    """Returns the run, its classes called otherwise."""
+    run = Run(context.run.workdir)
+    dataset = dataclasses.replace(run.setup.dataset, class_names=tuple(names))
+    examples = dataclasses.replace(run.setup.examples, class_names=tuple(names))
+    run.setup = run.setup._replace(dataset=dataset, examples=examples)
+    return run
+
+
 def test_the_picture_calls_classes_by_their_names(table):
     context, found = table
-    run = Run(context.run.workdir)
-    names = tuple(f"class {label}" for label in range(10))
-    dataset = dataclasses.replace(run.setup.dataset, class_names=names)
-    examples = dataclasses.replace(run.setup.examples, class_names=names)
-    run.setup = run.setup._replace(dataset=dataset, examples=examples)
+    run = run_of_classes(context, [f"class {label}" for label in range(10)])
     first = found[found["member"] == 0].iloc[0]
     titles = [ax.get_title() for ax in draw_attribution(run, found, num_queries=1).axes]
     assert f"is class {first.query_label}, said class {first.query_prediction}" in titles[0]
@@ -102,12 +107,8 @@ def test_the_picture_calls_classes_by_their_names(table):
 
 def test_dollars_in_the_names_of_classes_are_drawn_as_dollars(table):
     context, found = table
-    run = Run(context.run.workdir)
-    names = tuple(f"$x_$ {label} $5 {{b$" for label in range(10))
-    dataset = dataclasses.replace(run.setup.dataset, class_names=names)
-    examples = dataclasses.replace(run.setup.examples, class_names=names)
-    run.setup = run.setup._replace(dataset=dataset, examples=examples)
-    drawn(draw_attribution(run, found, num_queries=1), "png")
+    run = run_of_classes(context, [f"$x_$ {label} $5 {{b$" for label in range(10)])
+    assert drawn(draw_attribution(run, found, num_queries=1), "png")
 
 
 def test_a_notebook_asks_a_run(table):

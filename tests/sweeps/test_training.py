@@ -119,6 +119,15 @@ def test_a_group_trains_as_each_point_alone(tmp_path, alone, per_chunk, devices)
             assert one["corrupted_accuracy"] == other["corrupted_accuracy"]
 
 
+def assert_losses_as_alone(plan, folder):
+    for point, config in zip(plan.points, plan.configs, strict=True):
+        together, alone = folder / "points" / point.name, folder / "alone" / point.name
+        run(prepare(config), alone)
+        rows = [read_metrics(each / "metrics.jsonl") for each in (together, alone)]
+        for one, other in zip(*rows, strict=True):
+            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+
+
 @pytest.mark.parametrize("other_examples", [0, 11])
 def test_noise_with_moments_of_each_pixel_is_that_of_each_point_alone(tmp_path, other_examples):
     noise = {"corruption.kind": "random_inputs", "corruption.noise_moments": "pixel"}
@@ -126,12 +135,7 @@ def test_noise_with_moments_of_each_pixel_is_that_of_each_point_alone(tmp_path, 
     plan = plan_of(noise, noise | changed)
     assert len(plan.groups) == 1
     run_sweep(plan, tmp_path, show_progress=False)
-    for point, config in zip(plan.points, plan.configs, strict=True):
-        together, alone = tmp_path / "points" / point.name, tmp_path / "alone" / point.name
-        run(prepare(config), alone)
-        rows = [read_metrics(folder / "metrics.jsonl") for folder in (together, alone)]
-        for one, other in zip(*rows, strict=True):
-            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+    assert_losses_as_alone(plan, tmp_path)
 
 
 def test_removed_and_unique_labels_and_subsets_and_ensembles_train_as_alone(tmp_path):
@@ -140,12 +144,7 @@ def test_removed_and_unique_labels_and_subsets_and_ensembles_train_as_alone(tmp_
     plan = plan_of(removed, removed | {"corruption.seed": 4, "seed": 9}, **common)
     assert len(plan.groups) == 1
     run_sweep(plan, tmp_path, show_progress=False)
-    for point, config in zip(plan.points, plan.configs, strict=True):
-        together, alone = tmp_path / "points" / point.name, tmp_path / "alone" / point.name
-        run(prepare(config), alone)
-        rows = [read_metrics(folder / "metrics.jsonl") for folder in (together, alone)]
-        for one, other in zip(*rows, strict=True):
-            assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+    assert_losses_as_alone(plan, tmp_path)
 
 
 def test_a_batchnorm_network_trains_as_alone(tmp_path):
